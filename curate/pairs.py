@@ -1,0 +1,238 @@
+"""Stage `ingest`: input files → `pairs/` and `refused.parquet`. Streams: memory does not grow with the data.
+
+Counts in = pairs + refused, asserted. A row that does not become a pair is kept with its reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, count, islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate import formats, readers
+from curate.config import IngestConfig, as_json
+from curate.errors import InputError, RunError
+from curate.formats import Format, Message, Pair, Profile, Refused
+from curate.progress import Progress, Quiet
+from curate.schema import PAIRS, REFUSED, SCHEMA_VERSION
+from curate.store import GROUP_PAIRS, PART_PAIRS, Run, atomic_folder, atomic_path, fingerprint, parquet_writer
+
+_PROFILE_ROWS = 100
+
+
+def pair_id(pair: Pair) -> str:
+    """Hash of the canonical prompt, chosen and rejected (128 bits, hex)."""
+    sides = [[[turn.role, turn.content] for turn in turns] for turns in (pair.prompt, pair.chosen, pair.rejected)]
+    text = json.dumps(sides, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file to read: how, and why so."""
+
+    path: str
+    sha256: str
+    form: Format
+    reason: str
+    columns: tuple[str, ...]
+
+
+def ingest(
+    config: IngestConfig, run: Run, progress: Progress | None = None, *, replace_data: bool = False
+) -> dict[str, Any]:
+    """Read the inputs into the run, unless the same inputs are in it already.
+
+    Args:
+        replace_data: allow other data than the run was made from.
+
+    Returns:
+        What the manifest says of the stage: inputs, counts, seconds.
+
+    Raises:
+        InputError: a file is unreadable, malformed or of no known format, or no row becomes a pair.
+        RunError: the run was made from other data.
+    """
+    progress = progress or Quiet()
+    paths = readers.find_files(config.inputs)
+    digests = [readers.sha256(path) for path in paths]
+    key = fingerprint([SCHEMA_VERSION, as_json(replace(config, inputs=tuple(paths))), digests])
+    with run.lock():
+        record = run.stage("ingest")
+        if record is not None and record["fingerprint"] == key:
+            return record
+        if record is not None and not replace_data:
+            _check_same_data(run, record, paths, digests)
+        return _ingest(config, run, progress, key, paths, digests)
+
+
+def _check_same_data(run: Run, record: dict[str, Any], paths: list[str], digests: list[str]) -> None:
+    known = {entry["path"] for entry in record["inputs"]} | {entry["sha256"] for entry in record["inputs"]}
+    if not known & {*paths, *digests}:
+        held = record["inputs"][0]["path"]
+        raise RunError(f"{run.path}: this run holds {held}; choose another folder with -o, or say --replace")
+
+
+def _ingest(
+    config: IngestConfig, run: Run, progress: Progress, key: str, paths: list[str], digests: list[str]
+) -> dict[str, Any]:
+    started = time.monotonic()
+    files = [_examine(config, path, digest) for path, digest in zip(paths, digests, strict=True)]
+    for file in files:
+        progress.say(f"{file.path}: {file.form.name}, since {file.reason}")
+    with atomic_folder(run.pairs_path) as pairs_folder, atomic_path(run.refused_path) as refused_file:
+        counts = _write(config, files, pairs_folder, refused_file, progress)
+        if not counts.pairs:
+            raise InputError(_no_pairs(counts))
+        run.strike("ingest")
+    facts = {
+        "config": as_json(config),
+        "inputs": [
+            {
+                "path": file.path,
+                "sha256": file.sha256,
+                "format": file.form.name,
+                "why": file.reason,
+                "columns": list(file.columns),
+                **counts.by_file[file.path],
+            }
+            for file in files
+        ],
+        "rows": counts.rows,
+        "pairs": counts.pairs,
+        "ties": counts.ties,
+        "refused": counts.refused,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    run.record("ingest", key, facts)
+    return run.require("ingest")
+
+
+def _examine(config: IngestConfig, path: str, digest: str) -> InputFile:
+    """Look at a file's first rows and settle how it is read."""
+    profile = Profile.of(row.values for row in islice(readers.read_rows(path), _PROFILE_ROWS))
+    columns = tuple(profile.kinds)
+    if config.columns is not None:
+        form = formats.mapped(config.columns, config.label_values)
+        _require_columns(path, form, profile)
+        return InputFile(path, digest, form, "--columns says so", columns)
+    if config.format is not None:
+        form = formats.named(config.format)
+        _require_columns(path, form, profile)
+        return InputFile(path, digest, form, "--format says so", columns)
+    form = formats.detect(profile, path)
+    return InputFile(path, digest, form, form.reason(), columns)
+
+
+def _require_columns(path: str, form: Format, profile: Profile) -> None:
+    if missing := [name for name in form.columns if name not in profile.kinds]:
+        raise InputError(f"{path}: no column {missing[0]!r}; it has {', '.join(profile.kinds) or 'none'}")
+
+
+@dataclass
+class _Counts:
+    rows: int = 0
+    pairs: int = 0
+    ties: int = 0
+    refused: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    by_file: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def _no_pairs(counts: _Counts) -> str:
+    reason, number = counts.reasons.most_common(1)[0]
+    return f"none of the {counts.rows:,} rows became a pair; most often ({number:,}×) because {reason}"
+
+
+def _write(
+    config: IngestConfig, files: list[InputFile], pairs_folder: Path, refused_file: Path, progress: Progress
+) -> _Counts:
+    counts = _Counts()
+    rows = chain.from_iterable(_convert(file, counts) for file in files)
+    with parquet_writer(refused_file, REFUSED) as refused, closing(_divert(rows, refused, counts)) as accepted:
+        _write_parts(islice(accepted, config.limit), pairs_folder, counts, progress)
+    if counts.rows != counts.pairs + counts.refused:
+        raise AssertionError(f"{counts.rows} rows in, {counts.pairs} pairs and {counts.refused} refused out")
+    return counts
+
+
+def _convert(file: InputFile, counts: _Counts) -> Iterator[dict[str, Any]]:
+    """Every row of a file as a record of `PAIRS`, or of `REFUSED` with its reason."""
+    default_source = _source_name(file.path)
+    seen = counts.by_file[file.path] = {"rows": 0, "pairs": 0, "refused": 0}
+    for row in readers.read_rows(file.path):
+        place = {"row": counts.rows, "file": file.path, "line": row.line, "original": row.text}
+        counts.rows += 1
+        seen["rows"] += 1
+        try:
+            pair = formats.with_extras(file.form.parse(row.values), row.values)
+            record = {**place, **_record(pair), "source": pair.source or default_source}
+        except Refused as refusal:
+            record = {**place, "original": _storable(row.text), "reason": str(refusal)}
+        seen["refused" if "reason" in record else "pairs"] += 1
+        yield record
+
+
+def _record(pair: Pair) -> dict[str, Any]:
+    return {"pair_id": pair_id(pair), **asdict(pair)}
+
+
+def _storable(text: str) -> str:
+    """Text that UTF-8 can hold: the refused row may have been refused for just that."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _source_name(path: str) -> str:
+    """A file's name without suffixes and shard numbers: where its pairs come from, if no column says so."""
+    name = PurePosixPath(path).name.split(".")[0]
+    head, _, tail = name.rpartition("-of-")
+    return head.rpartition("-")[0] if head and tail.isdigit() else name
+
+
+def _divert(records: Iterable[dict[str, Any]], writer: pq.ParquetWriter, counts: _Counts) -> Generator[dict[str, Any]]:
+    """Pass the pairs on; write the refused rows."""
+    waiting: list[dict[str, Any]] = []
+    try:
+        for record in records:
+            if "reason" not in record:
+                yield record
+                continue
+            counts.refused += 1
+            counts.reasons[record["reason"]] += 1
+            waiting.append(record)
+            if len(waiting) == GROUP_PAIRS:
+                writer.write_batch(pa.RecordBatch.from_pylist(waiting, REFUSED))
+                waiting.clear()
+    finally:
+        if waiting:
+            writer.write_batch(pa.RecordBatch.from_pylist(waiting, REFUSED))
+
+
+def _write_parts(records: Iterable[dict[str, Any]], folder: Path, counts: _Counts, progress: Progress) -> None:
+    source = iter(records)
+    for part in count():
+        first = list(islice(source, GROUP_PAIRS))
+        if not first:
+            return
+        with parquet_writer(folder / f"{part:05d}.parquet", PAIRS) as writer:
+            groups = chain([first], iter(lambda: list(islice(source, GROUP_PAIRS)), []))
+            for group in islice(groups, PART_PAIRS // GROUP_PAIRS):
+                writer.write_batch(pa.RecordBatch.from_pylist(group, PAIRS))
+                counts.pairs += len(group)
+                counts.ties += sum(record["tie"] for record in group)
+                progress.advance(len(group))
+
+
+def messages_of(column: list[list[dict[str, str]]]) -> list[tuple[Message, ...]]:
+    """A messages column of the pairs table as `Message` tuples."""
+    return [tuple(Message(turn["role"], turn["content"]) for turn in turns) for turns in column]

@@ -1,0 +1,95 @@
+"""Progress of long work on standard error: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+_LOG_EVERY_S = 30.0
+
+
+class Progress(Protocol):
+    """Tells somebody how far the work is."""
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+
+    def advance(self, pairs: int) -> None:
+        """So many more pairs are done."""
+
+
+class Quiet:
+    """No progress at all."""
+
+    def say(self, line: str) -> None:
+        """Say nothing."""
+
+    def advance(self, pairs: int) -> None:
+        """Count nothing."""
+
+
+class _Log:
+    """A line every half minute: for logs and pipes."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self.title, self.total, self.done = title, total, 0
+        self.started = self.spoken = time.monotonic()
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def advance(self, pairs: int) -> None:
+        self.done += pairs
+        now = time.monotonic()
+        if now - self.spoken >= _LOG_EVERY_S or self.done == self.total:
+            self.spoken = now
+            self.say(self._line(now - self.started))
+
+    def _line(self, seconds: float) -> str:
+        rate = self.done / max(seconds, 1e-9)
+        if self.total is None:
+            return f"{self.title}: {self.done:,} pairs, {rate:,.1f} pairs/s"
+        left = (self.total - self.done) / max(rate, 1e-9)
+        return f"{self.title}: {self.done:,} of {self.total:,} pairs, {rate:,.1f} pairs/s, {left:,.0f} s left"
+
+
+class _Bar:
+    """A bar with pairs/s and time left: for terminals."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self.bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.started, self.done = time.monotonic(), 0
+        self.task = self.bar.add_task(title, total=total, rate="")
+
+    def say(self, line: str) -> None:
+        self.bar.console.print(line, highlight=False, markup=False)
+
+    def advance(self, pairs: int) -> None:
+        self.done += pairs
+        rate = self.done / max(time.monotonic() - self.started, 1e-9)
+        self.bar.update(self.task, advance=pairs, rate=f"{rate:,.1f} pairs/s")
+
+
+@contextmanager
+def progress_bar(title: str, total: int | None) -> Iterator[Progress]:
+    """Show progress on standard error while the block runs."""
+    if not sys.stderr.isatty():
+        yield _Log(title, total)
+        return
+    shown = _Bar(title, total)
+    with shown.bar:
+        yield shown

@@ -1,0 +1,291 @@
+"""A run: a folder of Parquet tables and a manifest. The only door through which stages read and write it.
+
+    RUN/
+      manifest.json               schema version, inputs, configurations, and per stage what was done
+      pairs/00000.parquet …       65,536 pairs a file, 1,024 a row group
+      refused.parquet             rows that did not become pairs
+      scores/PASS-FINGERPRINT/    shards of each scoring pass: 00000.parquet …, features/, noise_floor.parquet
+      scores.parquet              the passes side by side, one row a pair
+      weights.parquet             margin, target margin, weight
+
+Every file is written under a temporary name, synced and renamed, so that a reader sees all of it or
+nothing. A stage is recorded in the manifest after its tables are in place, and struck from it
+before they are replaced. A stage whose fingerprint stands in the manifest need not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import RunError, storage_errors
+from curate.schema import SCHEMA_VERSION
+
+STAGES = ("ingest", "score", "weigh")
+PART_PAIRS = 65_536
+GROUP_PAIRS = 1_024
+
+Manifest = dict[str, Any]
+
+
+def fingerprint(value: object) -> str:
+    """A short hash of any JSON value: equal values, equal fingerprints."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """Open an existing run.
+
+        Raises:
+            RunError: there is none, or it was made by another schema version.
+        """
+        run = cls(Path(path))
+        if not run.manifest_path.is_file():
+            raise RunError(f"{path}: not a run (no manifest.json); make one with curate audit DATA -o {path}")
+        run.manifest()
+        return run
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str]) -> Run:
+        """Open a run, or start one in a new or empty folder.
+
+        Raises:
+            RunError: the folder holds something else, or a run of another schema version.
+            StorageError: the folder cannot be made.
+        """
+        run = cls(Path(path))
+        if run.manifest_path.is_file():
+            return cls.open(path)
+        with storage_errors(path):
+            run.path.mkdir(parents=True, exist_ok=True)
+            foreign = [name for name in os.listdir(path) if name != ".lock" and not name.endswith(".tmp")]
+        if foreign:
+            raise RunError(f"{path}: the folder is not empty and not a run; choose another with -o")
+        with run.lock():
+            if not run.manifest_path.is_file():
+                run._write_manifest({"schema_version": SCHEMA_VERSION, "created": _now(), "stages": {}})
+        return run
+
+    # --- where things are ---
+
+    @property
+    def manifest_path(self) -> Path:
+        """What the run is and which stages are done."""
+        return self.path / "manifest.json"
+
+    @property
+    def pairs_path(self) -> Path:
+        """Folder of the pairs table."""
+        return self.path / "pairs"
+
+    @property
+    def refused_path(self) -> Path:
+        """Rows that did not become pairs."""
+        return self.path / "refused.parquet"
+
+    @property
+    def scores_path(self) -> Path:
+        """All passes' log-probs, one row a pair."""
+        return self.path / "scores.parquet"
+
+    @property
+    def weights_path(self) -> Path:
+        """Margins, target margins and weights."""
+        return self.path / "weights.parquet"
+
+    def pass_path(self, name: str, key: str) -> Path:
+        """The folder of a scoring pass's shards."""
+        return self.path / "scores" / f"{name}-{key}"
+
+    # --- the manifest ---
+
+    def manifest(self) -> Manifest:
+        """The manifest as it stands.
+
+        Raises:
+            RunError: it is damaged or of another schema version.
+        """
+        try:
+            found: Manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            version = found["schema_version"]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise RunError(f"{self.manifest_path}: damaged ({error}); start a new run with -o") from error
+        except OSError as error:
+            raise RunError(f"{self.manifest_path}: cannot be read ({error.strerror})") from error
+        if version != SCHEMA_VERSION:
+            raise RunError(
+                f"{self.path}: made by schema version {version}, this is version {SCHEMA_VERSION}; "
+                "use the curate that made it, or start a new run with -o"
+            )
+        return found
+
+    def stage(self, name: str) -> dict[str, Any] | None:
+        """What the manifest says of a finished stage, or None."""
+        record: dict[str, Any] | None = self.manifest()["stages"].get(name)
+        return record
+
+    def require(self, name: str) -> dict[str, Any]:
+        """What the manifest says of a stage that must be done.
+
+        Raises:
+            RunError: it is not.
+        """
+        record = self.stage(name)
+        if record is None:
+            raise RunError(f"{self.path}: the stage {name} is not done; run curate {name} {self.path}")
+        return record
+
+    def is_done(self, name: str, key: str) -> bool:
+        """Whether a stage was finished with this fingerprint."""
+        record = self.stage(name)
+        return record is not None and record["fingerprint"] == key
+
+    def strike(self, name: str) -> None:
+        """Take a stage and all that follow it out of the manifest, before their tables are replaced."""
+        manifest = self.manifest()
+        for later in STAGES[STAGES.index(name) :]:
+            manifest["stages"].pop(later, None)
+        self._write_manifest(manifest)
+
+    def record(self, name: str, key: str, facts: Mapping[str, Any]) -> None:
+        """Note that a stage is done."""
+        manifest = self.manifest()
+        manifest["stages"][name] = {"fingerprint": key, "finished": _now(), **facts}
+        self._write_manifest(manifest)
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        with atomic_path(self.manifest_path) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run: processes that share it ingest, merge and weigh one at a time."""
+        with storage_errors(self.path):
+            lock = filelock.FileLock(self.path / ".lock")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # --- pairs ---
+
+    def count_pairs(self) -> int:
+        """How many pairs the run holds."""
+        return int(self.require("ingest")["pairs"])
+
+    def read_pairs(self, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
+        """Pairs by position, `start` to `stop` (not their `row`, which counts refused rows too)."""
+        pieces = []
+        for part in range(start // PART_PAIRS, -(-stop // PART_PAIRS)):
+            base = part * PART_PAIRS
+            low, high = max(start - base, 0), min(stop - base, PART_PAIRS)
+            groups = range(low // GROUP_PAIRS, -(-high // GROUP_PAIRS))
+            file = pq.ParquetFile(self.pairs_path / f"{part:05d}.parquet")
+            table = file.read_row_groups([g for g in groups if g < file.num_row_groups], columns=columns)
+            pieces.append(table.slice(low - groups.start * GROUP_PAIRS, high - low))
+        return pa.concat_tables(pieces)
+
+
+# --- atomic files --------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success sync it and rename it into place.
+
+    Raises:
+        StorageError: the disk refuses. Nothing of the file is left then.
+    """
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with storage_errors(target):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder; on success it takes the place of `target`."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    discarded = temporary.with_suffix(".old.tmp")
+    try:
+        with storage_errors(target):
+            temporary.mkdir(parents=True)
+            yield temporary
+            if target.exists():
+                os.replace(target, discarded)
+            os.replace(temporary, target)
+            _sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(discarded, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def parquet_writer(path: Path, schema: pa.Schema, metadata: Mapping[str, Any] | None = None) -> pq.ParquetWriter:
+    """A Parquet writer with the run's compression; `metadata` goes into the footer under `curate`."""
+    if metadata is not None:
+        schema = schema.with_metadata({b"curate": json.dumps(metadata).encode()})
+    return pq.ParquetWriter(path, schema, compression="zstd")
+
+
+def write_table(target: Path, table: pa.Table, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a whole table atomically."""
+    with atomic_path(target) as temporary, parquet_writer(temporary, table.schema, metadata) as writer:
+        writer.write_table(table)
+
+
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """The `curate` metadata of a Parquet file, or None where there is no such (whole) file."""
+    try:
+        stored = pq.read_schema(path).metadata
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    found: dict[str, Any] = json.loads((stored or {}).get(b"curate", b"{}"))
+    return found
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder."""
+    for path in folder.rglob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

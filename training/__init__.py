@@ -1,0 +1,1 @@
+"""The γ-PO trainer, which consumes exported pairs with their weights and margins. It arrives in a later release."""
