@@ -1,1 +1,78 @@
-"""curate"""
+"""curate: find, see and fix the noise in a preference dataset.
+
+The verbs of the command line, as functions:
+
+    import curate
+
+    view = curate.audit(curate.AuditConfig(curate.IngestConfig(("pairs.jsonl",))), "runs/x")
+    view.table("weights")
+    curate.gamma_weights(margin_N, gamma0=4.0, tau=10.0).weight
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from curate.auditing import audit
+    from curate.config import AuditConfig, ComputeConfig, IngestConfig, ScoreConfig, WeighConfig
+    from curate.engines import score
+    from curate.errors import ConfigError, CurateError, InputError, ModelError, RunError, StorageError
+    from curate.gamma import GammaWeights, gamma_weights, gamma_weights_torch
+    from curate.margins import LogProbs, implicit_margin
+    from curate.pairs import ingest
+    from curate.store import Run
+    from curate.view import RunView
+    from curate.weighing import weigh
+
+_MODULES = {
+    "auditing": ("audit",),
+    "config": ("AuditConfig", "ComputeConfig", "IngestConfig", "ScoreConfig", "WeighConfig"),
+    "engines": ("score",),
+    "errors": ("ConfigError", "CurateError", "InputError", "ModelError", "RunError", "StorageError"),
+    "gamma": ("GammaWeights", "gamma_weights", "gamma_weights_torch"),
+    "margins": ("LogProbs", "implicit_margin"),
+    "pairs": ("ingest",),
+    "store": ("Run",),
+    "view": ("RunView",),
+    "weighing": ("weigh",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "AuditConfig",
+    "ComputeConfig",
+    "ConfigError",
+    "CurateError",
+    "GammaWeights",
+    "IngestConfig",
+    "InputError",
+    "LogProbs",
+    "ModelError",
+    "Run",
+    "RunError",
+    "RunView",
+    "ScoreConfig",
+    "StorageError",
+    "WeighConfig",
+    "audit",
+    "gamma_weights",
+    "gamma_weights_torch",
+    "implicit_margin",
+    "ingest",
+    "score",
+    "weigh",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `import curate` alone loads nothing heavy."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'curate' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"curate.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -8,6 +8,7 @@ A row that cannot become a pair raises `Refused` with its reason; the caller kee
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -211,7 +212,7 @@ def _message(name: str, value: Mapping[str, Any]) -> Message:
         raise Refused(f"{name} holds a message without content")
     if not isinstance(content, str):
         raise Refused(f"{name} holds content that is {_describe(content)}: only text conversations are supported")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise Refused(f"{name} holds the role {role!r}: known are {', '.join(_ROLES)}")
     return Message(_ROLES[role], _valid_unicode(name, content))
 
@@ -239,12 +240,13 @@ def _assistant(content: str) -> tuple[Message, ...]:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or value is None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        number = float(value)
+    except (ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None
 
 
 # --- what any row may carry ----------------------------------------------------------------------
@@ -263,15 +265,17 @@ _RATING_COLUMNS = (
 
 def with_extras(pair: Pair, values: Values) -> Pair:
     """Add source, annotator and ratings from their usual columns, where the format has not set them."""
-    source = next((values[name] for name in _SOURCE_COLUMNS if isinstance(values.get(name), str)), None)
-    annotator = next((values[name] for name in _ANNOTATOR_COLUMNS if isinstance(values.get(name), str | int)), None)
+    source = next((_text(values, name) for name in _SOURCE_COLUMNS if _kind(values.get(name)) == "text"), None)
+    annotator = next(
+        (values[name] for name in _ANNOTATOR_COLUMNS if _kind(values.get(name)) in ("text", "number")), None
+    )
     ratings = (pair.rating_chosen, pair.rating_rejected)
     if None in ratings:
         found = ((_number(values.get(chosen)), _number(values.get(rejected))) for chosen, rejected in _RATING_COLUMNS)
         ratings = next((both for both in found if None not in both), ratings)
     votes = pair.votes
     if not votes and annotator is not None:
-        votes = (Vote(str(annotator), 0 if pair.tie else 1),)
+        votes = (Vote(_valid_unicode("the annotator", str(annotator)), 0 if pair.tie else 1),)
     return replace(
         pair,
         source=pair.source or source,
@@ -299,11 +303,11 @@ def split_texts(chosen: str, rejected: str) -> Pair:
     """The words that both texts share at their beginning are the prompt; white space opens the completion.
 
     "The sky is blue" / "The sky is black" share the characters "The sky is bl", but the words "The sky is".
+    Where one text is the other's beginning, it keeps its last word as its completion.
     """
     shared = sum(1 for _ in takewhile(lambda letters: letters[0] == letters[1], zip(chosen, rejected, strict=False)))
-    if shared == min(len(chosen), len(rejected)):
-        shared -= 1  # one side is the other's beginning: leave it a last word of its own
-    cut = next((i for i in range(max(shared, 0), 0, -1) if chosen[i].isspace()), 0)
+    last = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
+    cut = next((i for i in range(min(shared, last), 0, -1) if chosen[i].isspace() and rejected[i].isspace()), 0)
     while cut and chosen[cut - 1].isspace():
         cut -= 1
     if not cut:
@@ -360,9 +364,12 @@ def _hh_share(profile: Profile) -> float:
 def _prompt_and_conversations(values: Values) -> Pair:
     """The prompt column repeats the user's turn, which the conversations may or may not hold themselves."""
     chosen, rejected = _messages(values, "chosen"), _messages(values, "rejected")
-    if chosen[0].role == "assistant":
+    if chosen[0].role == rejected[0].role == "assistant":
         return Pair(_user(_text(values, "prompt")), chosen, rejected)
-    return split_conversations(chosen, rejected)
+    pair = split_conversations(chosen, rejected)
+    if any(turn.role == "user" for turn in pair.prompt):
+        return pair
+    return replace(pair, prompt=(*pair.prompt, *_user(_text(values, "prompt"))))
 
 
 def _argilla_responses(values: Values) -> Pair:
@@ -389,9 +396,14 @@ def _instruction(values: Values) -> str:
 
 def _llamafactory_alpaca(values: Values) -> Pair:
     turns: list[Message] = []
-    for exchange in values.get("history") or ():
+    history = values.get("history") or []
+    if not isinstance(history, list):
+        raise Refused(f"history holds something that is not a pair of instruction and response: {_describe(history)}")
+    for exchange in history:
         if not isinstance(exchange, list | tuple) or len(exchange) != 2:
-            raise Refused("history holds something that is not a pair of instruction and response")
+            raise Refused(
+                f"history holds something that is not a pair of instruction and response: {_describe(exchange)}"
+            )
         asked, answered = exchange
         turns += [
             _message("history", {"role": "user", "content": asked}),
@@ -427,14 +439,14 @@ def _compared(
 
 
 def _llmbar(values: Values) -> Pair:
-    label = values.get("label")
-    if isinstance(label, bool) or _number(label) not in (1.0, 2.0):
-        raise Refused(f"label is {label!r}: expected 1 or 2")
+    label = _number(values.get("label"))
+    if label not in (1.0, 2.0):
+        raise Refused(f"label is {values.get('label')!r}: expected 1 or 2")
     return _compared(
         _user(_text(values, "input")),
         _text(values, "output_1"),
         _text(values, "output_2"),
-        int(label),  # type: ignore[arg-type]
+        int(label),
     )
 
 
@@ -628,7 +640,7 @@ def mapped(columns: Mapping[str, str], label_values: Mapping[str, str] | None = 
         raise ConfigError(f"--columns: unknown name {unknown[0]!r}; known are {', '.join(MAPPED)}")
     direct = {"prompt", "chosen", "rejected"} <= columns.keys()
     compared = {"prompt", "response_a", "response_b", "label"} <= columns.keys()
-    if direct == compared:
+    if direct == compared or (direct and "label" in columns):
         raise ConfigError(
             "--columns: name either prompt, chosen and rejected, or prompt, response_a, response_b and label"
         )
@@ -666,7 +678,7 @@ def _label_sides(label_values: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _labelled(pair: Pair, label: object, labels: Mapping[str, str]) -> Pair:
-    text = json.dumps(label) if isinstance(label, bool) else str(label).strip()
+    text = json.dumps(label) if isinstance(label, bool) else str(label).strip().removesuffix(".0")
     side = labels.get(text) or (labels.get(text.lower()) if labels is _DEFAULT_LABELS else None)
     if side is None:
         raise Refused(f"label is {label!r}: expected {', '.join(labels)}; see --label-values")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
@@ -28,6 +29,7 @@ from curate.schema import PAIRS, REFUSED, SCHEMA_VERSION
 from curate.store import GROUP_PAIRS, PART_PAIRS, Run, atomic_folder, atomic_path, fingerprint, parquet_writer
 
 _PROFILE_ROWS = 100
+_SHARD_NUMBER = re.compile(r"-\d+-of-\d+$")
 
 
 def pair_id(pair: Pair) -> str:
@@ -93,7 +95,7 @@ def _ingest(
     with atomic_folder(run.pairs_path) as pairs_folder, atomic_path(run.refused_path) as refused_file:
         counts = _write(config, files, pairs_folder, refused_file, progress)
         if not counts.pairs:
-            raise InputError(_no_pairs(counts))
+            raise InputError(_no_pairs(files, counts))
         run.strike("ingest")
     facts = {
         "config": as_json(config),
@@ -121,7 +123,7 @@ def _ingest(
 def _examine(config: IngestConfig, path: str, digest: str) -> InputFile:
     """Look at a file's first rows and settle how it is read."""
     profile = Profile.of(row.values for row in islice(readers.read_rows(path), _PROFILE_ROWS))
-    columns = tuple(profile.kinds)
+    columns = tuple(map(_storable, profile.kinds))
     if config.columns is not None:
         form = formats.mapped(config.columns, config.label_values)
         _require_columns(path, form, profile)
@@ -149,15 +151,18 @@ class _Counts:
     by_file: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def _no_pairs(counts: _Counts) -> str:
+def _no_pairs(files: list[InputFile], counts: _Counts) -> str:
     reason, number = counts.reasons.most_common(1)[0]
-    return f"none of the {counts.rows:,} rows became a pair; most often ({number:,}×) because {reason}"
+    return (
+        f"{files[0].path}: read as {files[0].form.name}, none of the {counts.rows:,} rows became a pair, "
+        f"most often ({number:,}×) because {reason}; choose another --format, or name the --columns"
+    )
 
 
 def _write(
     config: IngestConfig, files: list[InputFile], pairs_folder: Path, refused_file: Path, progress: Progress
 ) -> _Counts:
-    counts = _Counts()
+    counts = _Counts(by_file={file.path: {"rows": 0, "pairs": 0, "refused": 0} for file in files})
     rows = chain.from_iterable(_convert(file, counts) for file in files)
     with parquet_writer(refused_file, REFUSED) as refused, closing(_divert(rows, refused, counts)) as accepted:
         _write_parts(islice(accepted, config.limit), pairs_folder, counts, progress)
@@ -169,7 +174,7 @@ def _write(
 def _convert(file: InputFile, counts: _Counts) -> Iterator[dict[str, Any]]:
     """Every row of a file as a record of `PAIRS`, or of `REFUSED` with its reason."""
     default_source = _source_name(file.path)
-    seen = counts.by_file[file.path] = {"rows": 0, "pairs": 0, "refused": 0}
+    seen = counts.by_file[file.path]
     for row in readers.read_rows(file.path):
         place = {"row": counts.rows, "file": file.path, "line": row.line, "original": row.text}
         counts.rows += 1
@@ -193,10 +198,11 @@ def _storable(text: str) -> str:
 
 
 def _source_name(path: str) -> str:
-    """A file's name without suffixes and shard numbers: where its pairs come from, if no column says so."""
-    name = PurePosixPath(path).name.split(".")[0]
-    head, _, tail = name.rpartition("-of-")
-    return head.rpartition("-")[0] if head and tail.isdigit() else name
+    """A file's name without its suffixes and shard number: where its pairs come from, if no column says so."""
+    name = PurePosixPath(path)
+    while name.suffix.lower() in (*readers.COMPRESSIONS, *readers.CONTAINERS):
+        name = name.with_suffix("")
+    return _SHARD_NUMBER.sub("", name.name)
 
 
 def _divert(records: Iterable[dict[str, Any]], writer: pq.ParquetWriter, counts: _Counts) -> Generator[dict[str, Any]]:

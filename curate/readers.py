@@ -11,9 +11,13 @@ import csv
 import hashlib
 import io
 import json
+import lzma
+import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -24,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import InputError
+from curate.json_array import BrokenJsonError, read_array
 
 CONTAINERS = {
     ".parquet": "parquet",
@@ -35,6 +40,9 @@ CONTAINERS = {
 }
 COMPRESSIONS = {".gz", ".zst", ".xz", ".bz2"}
 _CHUNK = 1 << 20
+_HEAD = 1 << 16
+_BOM = b"\xef\xbb\xbf"
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +79,11 @@ def find_files(inputs: tuple[str, ...]) -> list[str]:
     for entry in inputs:
         with _reading(entry):
             found += _resolve(entry)
-    if repeated := sorted({path for path in found if found.count(path) > 1}):
-        raise InputError(f"{repeated[0]}: given twice; name each file once")
+    seen: set[str] = set()
+    for path in found:
+        if (name := _full_name(path)) in seen:
+            raise InputError(f"{path}: given twice; name each file once")
+        seen.add(name)
     return found
 
 
@@ -90,13 +101,25 @@ def read_rows(path: str) -> Iterator[Row]:
     """
     with _reading(path):
         container = container_of(path)
-        with fsspec.open(path, "rb", compression="infer") as stream:
+        with _opened(path) as stream:
             rows = _READERS[container](path, stream)
             first = next(rows, None)
             if first is None:
                 raise InputError(f"{path}: the file is empty; it holds no row")
             yield first
             yield from rows
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """A file's bytes, unpacked. Arrow unpacks .zst: it notices a file that is cut off."""
+    packed = path.lower().endswith(".zst")
+    with fsspec.open(path, "rb", compression=None if packed else "infer") as raw:
+        if not packed:
+            yield raw
+            return
+        with pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd") as unpacked:
+            yield io.BufferedReader(unpacked, _CHUNK)
 
 
 @contextmanager
@@ -108,9 +131,9 @@ def _reading(path: str) -> Iterator[None]:
         raise InputError(f"{path}: no such file or folder") from error
     except PermissionError as error:
         raise InputError(f"{path}: permission denied; make the file readable") from error
-    except (EOFError, OSError, pa.ArrowException, ImportError, ValueError) as error:
+    except (EOFError, OSError, pa.ArrowException, ImportError, ValueError, zlib.error, lzma.LZMAError) as error:
         detail = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be read: {detail}") from error
+        raise InputError(f"{path}: cannot be read ({detail}); is the file whole?") from error
 
 
 def _resolve(entry: str) -> list[str]:
@@ -129,6 +152,13 @@ def _resolve(entry: str) -> list[str]:
     if not filesystem.exists(path):
         raise InputError(f"{entry}: no such file or folder")
     return [entry]
+
+
+def _full_name(path: str) -> str:
+    filesystem, inner = fsspec.core.url_to_fs(path)
+    if "file" in filesystem.protocol:
+        inner = os.path.realpath(inner)
+    return str(filesystem.unstrip_protocol(inner))
 
 
 def _is_data_file(name: str, folder: str) -> bool:
@@ -177,7 +207,7 @@ def _plain(value: object) -> str:
 
 def _jsonl(path: str, stream: BinaryIO) -> Iterator[Row]:
     for line, raw in enumerate(stream, start=1):
-        text = _decode(path, line, raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw).strip()
+        text = _decode(path, line, raw.removeprefix(_BOM) if line == 1 else raw).strip()
         if text:
             yield _row(path, line, _parse_line(path, line, text), text)
 
@@ -186,16 +216,35 @@ def _parse_line(path: str, line: int, text: str) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}, line {line}, column {error.colno}: broken JSON ({error.msg}); mend or delete this line"
-        ) from error
+        raise _broken(path, BrokenJsonError(error.msg, line, error.colno), "mend or delete this line") from error
+    except (RecursionError, ValueError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise _broken(path, BrokenJsonError(what, line, 1), "mend or delete this line") from error
+
+
+def _broken(path: str, error: BrokenJsonError, remedy: str) -> InputError:
+    return InputError(f"{path}, line {error.line}, column {error.column}: broken JSON ({error.message}); {remedy}")
 
 
 def _decode(path: str, line: int, raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}, line {line}: not UTF-8 (byte {error.start + 1}); save the file as UTF-8") from error
+        raise _not_utf8(path, line) from error
+
+
+def _not_utf8(path: str, line: int) -> InputError:
+    return InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8")
+
+
+def _as_text(stream: BinaryIO) -> io.TextIOWrapper:
+    """Text as it lies there; bytes that are not UTF-8 become lone surrogates, which `_check_utf8` finds."""
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _check_utf8(path: str, line: int, text: str) -> None:
+    if _ESCAPED_BYTE.search(text):
+        raise _not_utf8(path, line)
 
 
 def _row(path: str, line: int, values: object, text: str) -> Row:
@@ -206,100 +255,68 @@ def _row(path: str, line: int, values: object, text: str) -> Row:
 
 def _json(path: str, stream: BinaryIO) -> Iterator[Row]:
     """A JSON array of objects, streamed; a `.json` file that is really JSON Lines is read as that."""
-    buffered = io.BufferedReader(stream, _CHUNK)  # type: ignore[type-var]
-    head = buffered.peek(_CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
+    buffered = io.BufferedReader(stream, _HEAD)  # type: ignore[type-var]
+    head = buffered.peek(_HEAD).removeprefix(_BOM).lstrip()
     if head.startswith(b"{"):
-        yield from _json_objects(path, buffered)
-    elif head.startswith(b"[") or not head:
-        yield from _json_array(path, io.TextIOWrapper(buffered, encoding="utf-8-sig"))
-    else:
+        _refuse_single_object(path, head)
+        yield from _jsonl(path, buffered)
+    elif head.startswith(b"["):
+        yield from _json_array(path, _as_text(buffered))
+    elif head:
         raise InputError(f"{path}: not JSON: it starts with {head[:1].decode(errors='replace')!r}, not with [ or {{")
 
 
-def _json_objects(path: str, stream: BinaryIO) -> Iterator[Row]:
-    try:
-        yield from _jsonl(path, stream)
-    except InputError as error:
-        if "line 1," in str(error):
-            raise InputError(
-                f"{path}: one JSON object, not a list of rows; give a file that holds [{{…}}, {{…}}] "
-                "or one object a line"
-            ) from error
-        raise
+def _refuse_single_object(path: str, head: bytes) -> None:
+    """JSON Lines has an object in its first line; one object over many lines is no list of rows."""
+    first, newline, _ = head.partition(b"\n")
+    opens_over_lines = (newline and first.strip() in (b"{", b"{{")) or first.rstrip().endswith((b",", b"[", b"{"))
+    if opens_over_lines:
+        raise InputError(
+            f"{path}: one JSON object, not a list of rows; give a file that holds [{{…}}, {{…}}] or one object a line"
+        )
 
 
 def _json_array(path: str, stream: io.TextIOWrapper) -> Iterator[Row]:
-    """Parse one array element at a time; only the element being read is in memory."""
-    decoder = json.JSONDecoder()
-    buffer, line, opened = "", 1, False
-    while True:
-        buffer, line = _skip(buffer, line, " \t\r\n" if not opened else " \t\r\n,")
-        if not buffer:
-            buffer = stream.read(_CHUNK)
-            if not buffer:
-                break
-            continue
-        if not opened:
-            buffer, opened = buffer[1:], True
-            continue
-        if buffer[0] == "]":
-            _expect_end(path, stream, buffer[1:], line)
-            return
-        values, end, buffer = _next_value(path, stream, decoder, buffer, line)
-        yield _row(path, line, values, buffer[:end])
-        line += buffer.count("\n", 0, end)
-        buffer = buffer[end:]
-    if opened:
-        raise InputError(f"{path}, line {line}: broken JSON: the list is not closed; the file may be cut off")
+    try:
+        for element in read_array(stream, _CHUNK):
+            _check_utf8(path, element.line, element.text)
+            yield _row(path, element.line, element.value, element.text)
+    except BrokenJsonError as error:
+        raise _broken(path, error, "mend the file there") from error
 
 
-def _skip(buffer: str, line: int, characters: str) -> tuple[str, int]:
-    rest = buffer.lstrip(characters)
-    return rest, line + buffer.count("\n", 0, len(buffer) - len(rest))
-
-
-def _next_value(
-    path: str, stream: io.TextIOWrapper, decoder: json.JSONDecoder, buffer: str, line: int
-) -> tuple[object, int, str]:
-    """Decode the value at the buffer's start, reading on while it is incomplete. Returns value, its end, the buffer."""
-    while True:
-        try:
-            values, end = decoder.raw_decode(buffer)
-            return values, end, buffer
-        except json.JSONDecodeError as error:
-            incomplete = error.pos >= len(buffer) - 8 or error.msg.startswith("Unterminated string")
-            more = stream.read(max(_CHUNK, len(buffer))) if incomplete else ""
-            if not more:
-                raise InputError(
-                    f"{path}, line {line + error.lineno - 1}, column {error.colno}: broken JSON ({error.msg}); "
-                    "mend it there"
-                ) from error
-            buffer += more
-
-
-def _expect_end(path: str, stream: io.TextIOWrapper, rest: str, line: int) -> None:
-    if (rest + stream.read()).strip():
-        raise InputError(f"{path}, line {line}: broken JSON: there is text after the closing ]")
-
-
-def _delimited(delimiter: str) -> Any:
+def _delimited(delimiter: str) -> Callable[[str, BinaryIO], Iterator[Row]]:
     def read(path: str, stream: BinaryIO) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)
-        reader = csv.DictReader(
-            io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True
-        )
-        try:
-            line = 2
-            for values in reader:
-                if None in values or None in values.values():
-                    expected = len(reader.fieldnames or [])
-                    raise InputError(f"{path}, line {line}: not {expected} fields, as the header has; mend this line")
-                yield Row(dict(values), line, json.dumps(values, ensure_ascii=False))
-                line = reader.line_num + 1
-        except csv.Error as error:
-            raise InputError(f"{path}, line {reader.line_num}: broken {delimiter!r}-separated text: {error}") from error
+        records = _records(path, csv.reader(_as_text(stream), delimiter=delimiter, strict=True))
+        _, header = next(records, (1, []))
+        if repeated := [name for name in header if header.count(name) > 1]:
+            raise InputError(f"{path}, line 1: two columns are named {repeated[0]!r}; rename one")
+        for line, fields in records:
+            if len(fields) != len(header):
+                raise InputError(
+                    f"{path}, line {line}: {len(fields)} fields where the header has {len(header)}; mend this line"
+                )
+            values = dict(zip(header, fields, strict=True))
+            text = json.dumps(values, ensure_ascii=False)
+            _check_utf8(path, line, text)
+            yield Row(values, line, text)
 
     return read
+
+
+def _records(path: str, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """The records of a delimited file that are not blank, each with the line where it starts."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{path}, line {line}: broken CSV ({error}); mend this line") from error
+        if fields:
+            yield line, fields
 
 
 _READERS = {

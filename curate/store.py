@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -32,13 +33,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import RunError, storage_errors
-from curate.schema import SCHEMA_VERSION
+from curate.schema import PAIRS, SCHEMA_VERSION
 
 STAGES = ("ingest", "score", "weigh")
 PART_PAIRS = 65_536
 GROUP_PAIRS = 1_024
 
 Manifest = dict[str, Any]
+
+_TEMPORARY = r"\..*\.tmp"
 
 
 def fingerprint(value: object) -> str:
@@ -79,7 +82,7 @@ class Run:
             return cls.open(path)
         with storage_errors(path):
             run.path.mkdir(parents=True, exist_ok=True)
-            foreign = [name for name in os.listdir(path) if name != ".lock" and not name.endswith(".tmp")]
+            foreign = [name for name in os.listdir(path) if name != ".lock" and not re.fullmatch(_TEMPORARY, name)]
         if foreign:
             raise RunError(f"{path}: the folder is not empty and not a run; choose another with -o")
         with run.lock():
@@ -129,7 +132,8 @@ class Run:
         try:
             found: Manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
             version = found["schema_version"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            found["stages"].keys()
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self.manifest_path}: damaged ({error}); start a new run with -o") from error
         except OSError as error:
             raise RunError(f"{self.manifest_path}: cannot be read ({error.strerror})") from error
@@ -205,7 +209,7 @@ class Run:
             file = pq.ParquetFile(self.pairs_path / f"{part:05d}.parquet")
             table = file.read_row_groups([g for g in groups if g < file.num_row_groups], columns=columns)
             pieces.append(table.slice(low - groups.start * GROUP_PAIRS, high - low))
-        return pa.concat_tables(pieces)
+        return pa.concat_tables(pieces) if pieces else PAIRS.empty_table().select(columns or PAIRS.names)
 
 
 # --- atomic files --------------------------------------------------------------------------------
@@ -238,9 +242,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         with storage_errors(target):
             temporary.mkdir(parents=True)
             yield temporary
+            for path in (*temporary.iterdir(), temporary):
+                _sync(path)
             if target.exists():
                 os.replace(target, discarded)
-            os.replace(temporary, target)
+            try:
+                os.replace(temporary, target)
+            except OSError:
+                if discarded.exists():
+                    os.replace(discarded, target)
+                raise
             _sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,403 @@
+"""Stage `score`: `pairs/` → shards of every scoring pass → `scores.parquet`.
+
+A pass is one model read one way: `policy`, `policy_unconditional` (without the prompt) and `reference`. Its work is cut
+into tasks: the shards, and one that measures the noise floor. A task writes its own files atomically and carries in
+their footers what it was made from, so that a task that is done is skipped, whoever did it. Workers need nothing from
+one another; whoever finds all tasks done merges them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from curate import models
+from curate.config import ComputeConfig, ScoreConfig, as_json
+from curate.errors import ModelError, RunError, storage_errors
+from curate.logprobs import KERNEL_VERSION, Group, Scorer
+from curate.models import Device, ModelSource
+from curate.pairs import messages_of
+from curate.progress import Progress
+from curate.schema import NOISE_FLOOR, PASS, SCORES, features_schema
+from curate.store import Run, atomic_path, fingerprint, parquet_writer, read_metadata, remove_leftovers, write_table
+from curate.tokens import Encoder, Ids, TokenizedPair
+
+NOISE_FLOOR_PAIRS = 64
+_SMALLEST_SHARD, _LARGEST_SHARD = 64, 4096
+_SHARDS_WANTED = 1024
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One scoring pass. key: fingerprint of all that its values depend on, but for the pairs."""
+
+    name: str
+    source: ModelSource
+    features: bool
+    key: str
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether the prompt is left out."""
+        return self.name == "policy_unconditional"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard of a pass (pairs `start` to `stop`), or its noise floor (`shard` is None)."""
+
+    of: Pass
+    shard: int | None
+    start: int
+    stop: int
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs it counts for."""
+        return self.stop - self.start if self.shard is not None else 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that scoring a run takes. It can be pickled, so that it travels to workers."""
+
+    run: Run
+    config: ScoreConfig
+    compute: ComputeConfig
+    device_kind: str
+    dtype: str
+    max_length: int
+    template: str
+    tokenizer: ModelSource
+    passes: tuple[Pass, ...]
+    shard_pairs: int
+    pairs: int
+    key: str
+
+    def tasks(self) -> list[Task]:
+        """All tasks, those of the same model together."""
+        starts = range(0, self.pairs, self.shard_pairs)
+        return [
+            task
+            for one in self.passes
+            for task in (
+                *(
+                    Task(one, shard, start, min(start + self.shard_pairs, self.pairs))
+                    for shard, start in enumerate(starts)
+                ),
+                Task(one, None, 0, self.pairs),
+            )
+        ]
+
+    def folder(self, one: Pass) -> Path:
+        """Where a pass's files are."""
+        return self.run.pass_path(one.name, one.key)
+
+    def file(self, task: Task) -> Path:
+        """The file that says that a task is done."""
+        name = "noise_floor" if task.shard is None else f"{task.shard:05d}"
+        return self.folder(task.of) / f"{name}.parquet"
+
+    def features_file(self, task: Task) -> Path:
+        """Where a shard's pooled hidden states are."""
+        return self.folder(task.of) / "features" / f"{task.shard:05d}.parquet"
+
+    def read(self, task: Task, columns: list[str]) -> pa.Table:
+        """The pairs that a task is about: a shard's range, or some spread over the whole dataset."""
+        if task.shard is not None:
+            return self.run.read_pairs(task.start, task.stop, columns)
+        wanted = min(NOISE_FLOOR_PAIRS, max(8, self.pairs // 16), self.pairs)
+        positions = np.linspace(0, self.pairs - 1, wanted).round().astype(int).tolist()
+        return pa.concat_tables([self.run.read_pairs(at, at + 1, columns) for at in positions])
+
+    def contents(self, task: Task) -> str:
+        """Fingerprint of the pairs that a task is about."""
+        ids = self.read(task, ["pair_id", "row"])
+        return fingerprint([ids["pair_id"].to_pylist(), ids["row"].to_pylist()])
+
+    def is_done(self, task: Task) -> bool:
+        """Whether a task's file is there, whole, and made from these pairs."""
+        metadata = read_metadata(self.file(task))
+        return metadata is not None and metadata.get("contents") == self.contents(task)
+
+    def describe(self) -> dict[str, Any]:
+        """The plan for the manifest."""
+        return {
+            "config": as_json(self.config),
+            "dtype": self.dtype,
+            "max_length": self.max_length,
+            "template": self.template,
+            "kernel_version": KERNEL_VERSION,
+            "shard_pairs": self.shard_pairs,
+            "passes": {
+                one.name: {
+                    **models.describe(one.source),
+                    "folder": str(self.folder(one).relative_to(self.run.path)),
+                    "features": one.features,
+                }
+                for one in self.passes
+            },
+        }
+
+
+def make_plan(run: Run, config: ScoreConfig, compute: ComputeConfig, device: Device, progress: Progress) -> Plan:
+    """Settle models, template, lengths and shards.
+
+    Args:
+        device: of the workers; only its kind and dtype count.
+
+    Raises:
+        ModelError: a model is missing, or policy and reference do not share their tokens.
+        RunError: the run holds no pairs.
+    """
+    ingested = run.require("ingest")
+    policy = models.resolve(config.policy, progress.say)
+    encoder = make_encoder(policy, config)
+    sources = {"policy": policy}
+    if config.unconditional:
+        sources["policy_unconditional"] = policy
+    if config.reference is not None:
+        sources["reference"] = models.resolve(config.reference, progress.say)
+        _check_same_tokens(encoder, sources["reference"], config)
+    if encoder.max_length < config.max_length:
+        progress.say(f"--max-length {config.max_length} is more than the model takes; using {encoder.max_length}")
+    common = {
+        "kernel": KERNEL_VERSION,
+        "tokenizer": policy.fingerprint,
+        "template": encoder.template_fingerprint,
+        "max_length": encoder.max_length,
+        "max_prompt_length": encoder.max_prompt_length,
+        "dtype": device.dtype,
+    }
+    passes = []
+    for name, source in sources.items():
+        features = config.features and name == "policy"
+        key = fingerprint([name, source.fingerprint, features, common])[:12]
+        passes.append(Pass(name, source, features, key))
+    pairs = int(ingested["pairs"])
+    shard_pairs = config.shard_pairs or min(max(pairs // _SHARDS_WANTED, _SMALLEST_SHARD), _LARGEST_SHARD)
+    return Plan(
+        run=run,
+        config=config,
+        compute=compute,
+        device_kind="cuda" if device.is_cuda else "cpu",
+        dtype=device.dtype,
+        max_length=encoder.max_length,
+        template=encoder.template_name,
+        tokenizer=policy,
+        passes=tuple(passes),
+        shard_pairs=shard_pairs,
+        pairs=pairs,
+        key=fingerprint([ingested["fingerprint"], [one.key for one in passes], shard_pairs]),
+    )
+
+
+def make_encoder(policy: ModelSource, config: ScoreConfig) -> Encoder:
+    """The encoder that policy and reference share: the policy's tokenizer, within the policy's context."""
+    tokenizer = models.load_tokenizer(policy, trust_remote_code=config.trust_remote_code)
+    context = models.read_config(policy).get("max_position_embeddings") or config.max_length
+    max_length = min(config.max_length, int(context))
+    max_prompt_length = min(config.max_prompt_length, max(1, max_length * 7 // 8))
+    return Encoder(tokenizer, config.template, max_length=max_length, max_prompt_length=max_prompt_length)
+
+
+def _check_same_tokens(encoder: Encoder, reference: ModelSource, config: ScoreConfig) -> None:
+    other = models.load_tokenizer(reference, trust_remote_code=config.trust_remote_code)
+    if other.get_vocab() != encoder.tokenizer.get_vocab():
+        raise ModelError(
+            f"policy {config.policy} and reference {config.reference} have different tokenizers, "
+            "so their log-probs are not comparable; choose a reference with the policy's tokenizer"
+        )
+
+
+class Worker:
+    """Does tasks of a plan, one after the other; holds one model at a time."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.device = models.choose_device(plan.device_kind, plan.dtype)
+        self.encoder = make_encoder(plan.tokenizer, plan.config)
+        self.loaded: tuple[tuple[str, bool], Scorer] | None = None
+        with storage_errors(plan.run.path):
+            for one in plan.passes:
+                (plan.folder(one) / "features").mkdir(parents=True, exist_ok=True)
+
+    def do(self, task: Task) -> int:
+        """Do a task and write its files. Returns the pairs it counts for."""
+        started = time.monotonic()
+        pairs = self.plan.read(task, ["pair_id", "row", "prompt", "chosen", "rejected"])
+        if task.shard is None:
+            self._measure_noise(task, pairs)
+        else:
+            self._score(task, pairs, started)
+        return task.pairs
+
+    def _score(self, task: Task, pairs: pa.Table, started: float) -> None:
+        scorer = self._scorer(task.of)
+        encoded = self._encode(pairs)
+        sequences = _Sequences(encoded, unconditional=task.of.unconditional)
+        scored = scorer.score(sequences.groups) if sequences.groups else None
+        logp_C = np.zeros(0) if scored is None else scored.logp_C
+        if task.of.features:
+            pooled_C2D = None if scored is None else scored.pooled_C2D
+            features = _features_table(pairs, sequences, pooled_C2D, scorer.width)
+            write_table(self.plan.features_file(task), features)
+        table = _pass_table(pairs, encoded, sequences, logp_C)
+        facts = {
+            "contents": self.plan.contents(task),
+            "seconds": round(time.monotonic() - started, 3),
+            "tokens": sum(group.tokens for group in sequences.groups),
+            "kernel": scorer.kernel,
+            "why_padded": scorer.why_padded,
+            "device": self.device.name,
+        }
+        write_table(self.plan.file(task), table, facts)
+
+    def _measure_noise(self, task: Task, pairs: pa.Table) -> None:
+        """Score some pairs again, each sequence alone, by the model's own forward pass."""
+        encoded = self._encode(pairs)
+        sequences = _Sequences(encoded, unconditional=task.of.unconditional)
+        scorer = self._scorer(task.of)
+        rescored = [scorer.rescore(group) for group in sequences.groups]
+        logp_C = np.concatenate(rescored) if rescored else np.zeros(0)
+        table = _pass_table(pairs, encoded, sequences, logp_C).select(NOISE_FLOOR.names)
+        write_table(self.plan.file(task), table, {"contents": self.plan.contents(task)})
+
+    def _encode(self, pairs: pa.Table) -> list[TokenizedPair | str]:
+        columns = [messages_of(pairs[name].to_pylist()) for name in ("prompt", "chosen", "rejected")]
+        return self.encoder.encode(list(zip(*columns, strict=True)))
+
+    def _scorer(self, one: Pass) -> Scorer:
+        wanted = (one.source.fingerprint, one.features)
+        if self.loaded is None or self.loaded[0] != wanted:
+            self.loaded = None  # let go of the one before
+            model = models.load_model(one.source, self.device, trust_remote_code=self.plan.config.trust_remote_code)
+            batch_tokens = self.plan.compute.batch_tokens
+            self.loaded = wanted, Scorer(model, self.device, batch_tokens=batch_tokens, features=one.features)
+        return self.loaded[1]
+
+
+class _Sequences:
+    """The unique sequences of some pairs, grouped by prompt, and where each pair's sides are among them.
+
+    side_N2: index of the chosen and the rejected sequence; −1 where a side has no token or the pair is unscored.
+    """
+
+    def __init__(self, encoded: Sequence[TokenizedPair | str], *, unconditional: bool) -> None:
+        by_prompt: dict[Ids, dict[Ids, int]] = {}
+        for pair in encoded:
+            if isinstance(pair, TokenizedPair):
+                completions = by_prompt.setdefault(pair.header if unconditional else pair.prompt, {})
+                for side in (pair.chosen, pair.rejected):
+                    if side:
+                        completions.setdefault(side, 0)
+        used = 0
+        self.groups: list[Group] = []
+        for prompt, completions in by_prompt.items():
+            if completions:
+                self.groups.append(Group(prompt, tuple(completions)))
+                for completion in completions:
+                    completions[completion] = used
+                    used += 1
+        self.side_N2: NDArray[np.int64] = np.full((len(encoded), 2), -1)
+        for index, pair in enumerate(encoded):
+            if isinstance(pair, TokenizedPair):
+                completions = by_prompt[pair.header if unconditional else pair.prompt]
+                self.side_N2[index] = [completions.get(side, -1) for side in (pair.chosen, pair.rejected)]
+
+
+def _pass_table(
+    pairs: pa.Table, encoded: Sequence[TokenizedPair | str], sequences: _Sequences, logp_C: NDArray[np.float64]
+) -> pa.Table:
+    """One row a pair. A side without tokens has log-prob 0; an unscored pair has nulls and its reason."""
+    padded_C = np.append(logp_C, 0.0)  # index −1: no token, log p = 0
+    scored = [pair if isinstance(pair, TokenizedPair) else None for pair in encoded]
+    columns: dict[str, list[Any]] = {
+        "pair_id": pairs["pair_id"].to_pylist(),
+        "row": pairs["row"].to_pylist(),
+        "unscored": [pair if isinstance(pair, str) else None for pair in encoded],
+        "prompt_tokens": [pair and len(pair.prompt) for pair in scored],
+        "prompt_truncated": [pair and pair.prompt_truncated for pair in scored],
+        "identical_tokens": [pair and pair.chosen == pair.rejected for pair in scored],
+        "boundary_shift_tokens": [pair and pair.boundary_shift for pair in scored],
+    }
+    for number, side in enumerate(("chosen", "rejected")):
+        logp_N = padded_C[sequences.side_N2[:, number]].tolist()
+        columns[f"{side}_logp"] = [pair and logp for pair, logp in zip(scored, logp_N, strict=True)]
+        columns[f"{side}_tokens"] = [pair and len(getattr(pair, side)) for pair in scored]
+        columns[f"{side}_truncated"] = [pair and getattr(pair, f"{side}_truncated") for pair in scored]
+    return pa.table({name: columns[name] for name in PASS.names}, schema=PASS)
+
+
+def _features_table(
+    pairs: pa.Table, sequences: _Sequences, pooled_C2D: NDArray[np.float16] | None, width: int
+) -> pa.Table:
+    schema = features_schema(width)
+    if pooled_C2D is None:
+        pooled_C2D = np.zeros((0, 2, width), dtype=np.float16)
+    padded_C2D = np.concatenate([pooled_C2D, np.zeros((1, 2, width), dtype=np.float16)])
+    columns = {"pair_id": pairs["pair_id"], "row": pairs["row"]}
+    for number, side in enumerate(("chosen", "rejected")):
+        index_N = sequences.side_N2[:, number]
+        for layer, name in enumerate(("middle", "last")):
+            flat = pa.array(padded_C2D[index_N, layer].ravel())
+            columns[f"{side}_{name}"] = pa.FixedSizeListArray.from_arrays(
+                flat, type=schema.field(f"{side}_{name}").type, mask=pa.array(index_N < 0)
+            )
+    return pa.table(columns, schema=schema)
+
+
+def merge(plan: Plan) -> dict[str, Any]:
+    """Put the passes side by side into `scores.parquet` and record the stage. All tasks must be done.
+
+    Raises:
+        RunError: two passes do not cover the same pairs.
+    """
+    facts: dict[str, dict[str, Any]] = {one.name: {"seconds": 0.0, "tokens": 0} for one in plan.passes}
+    counts = {"unscored": 0, "truncated": 0}
+    shards = [task for task in plan.tasks() if task.of == plan.passes[0] and task.shard is not None]
+    with atomic_path(plan.run.scores_path) as temporary:
+        with parquet_writer(temporary, SCORES, {"score": plan.key}) as writer:
+            for shard in shards:
+                writer.write_table(_side_by_side(plan, shard, facts, counts))
+        plan.run.strike("score")
+    for one in plan.passes:
+        remove_leftovers(plan.folder(one))
+    described = plan.describe()
+    for name, fact in facts.items():
+        described["passes"][name] |= {**fact, "seconds": round(fact["seconds"], 3)}
+    plan.run.record("score", plan.key, {**described, "pairs": plan.pairs, **counts})
+    return plan.run.require("score")
+
+
+def _side_by_side(plan: Plan, shard: Task, facts: dict[str, dict[str, Any]], counts: dict[str, int]) -> pa.Table:
+    """One shard's rows of `scores.parquet`; adds up what the shard's files say of themselves."""
+    tables = {}
+    for one in plan.passes:
+        path = plan.file(Task(one, shard.shard, shard.start, shard.stop))
+        tables[one.name] = pq.read_table(path)
+        metadata = read_metadata(path) or {}
+        facts[one.name]["seconds"] += metadata["seconds"]
+        facts[one.name]["tokens"] += metadata["tokens"]
+        facts[one.name] |= {name: metadata[name] for name in ("kernel", "why_padded", "device")}
+    policy = tables["policy"]
+    if any(not table["row"].equals(policy["row"]) for table in tables.values()):
+        raise RunError(f"{plan.run.path}: the passes of shard {shard.shard} cover different pairs; delete scores/")
+    columns = {name: policy[name] for name in SCORES.names if name in policy.column_names}
+    for name in SCORES.names:
+        if name not in columns:
+            source, side = name.removesuffix("_logp").rsplit("_", 1)
+            table = tables.get(source)
+            columns[name] = pa.nulls(len(policy), pa.float64()) if table is None else table[f"{side}_logp"]
+    counts["unscored"] += len(policy) - policy["unscored"].null_count
+    cut = [policy[f"{part}_truncated"].fill_null(False).to_numpy() for part in ("prompt", "chosen", "rejected")]
+    counts["truncated"] += int(np.logical_or.reduce(cut).sum())
+    return pa.table({name: columns[name] for name in SCORES.names}, schema=SCORES)

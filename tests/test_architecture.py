@@ -1,0 +1,91 @@
+"""Data flows one way: a module imports only what stands before it, and heavy libraries only where they belong."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+#: Each row may import the rows above it (and its own).
+LAYERS = [
+    {"errors"},
+    {"config", "schema", "json_array"},
+    {"readers", "formats", "store", "progress"},
+    {"pairs"},
+    {"models", "attention"},
+    {"tokens"},
+    {"logprobs"},
+    {"scoring"},
+    {"engines", "margins", "gamma"},
+    {"weighing"},
+    {"view"},
+    {"report", "auditing", "doctor"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+MODULES = sorted((ROOT / "curate").glob("*.py"))
+
+
+def imports(path):
+    """Absolute names of the modules that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found
+
+
+def inner(names):
+    return {name.split(".")[1] for name in names if name.startswith("curate.")} & LEVEL.keys()
+
+
+def test_every_module_has_its_layer():
+    assert {path.stem for path in MODULES} == LEVEL.keys()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_imports_point_backwards(path):
+    later = {name for name in inner(imports(path)) if LEVEL[name] > LEVEL[path.stem]}
+    assert not later
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_the_library_imports_neither_pages_nor_trainer(path):
+    outer = {name.split(".")[0] for name in imports(path)} & {"app", "training", "streamlit", "plotly"}
+    assert not outer or path.stem == "cli"
+
+
+@pytest.mark.parametrize("folder", ["app", "training"])
+def test_the_outer_packages_use_only_what_is_theirs(folder):
+    allowed = {"app": {"view"}, "training": LEVEL.keys() - {"cli", "report", "auditing", "doctor"}}[folder]
+    for path in (ROOT / folder).rglob("*.py"):
+        assert inner(imports(path)) <= allowed, path
+
+
+def loaded_by(code):
+    """Heavy libraries that a fresh interpreter has loaded after running some code."""
+    heavy = ("torch", "transformers", "pandas", "duckdb", "scipy", "ray", "pyarrow")
+    script = f"import sys\n{code}\nprint(*[name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import curate", set()),
+        ("import curate.cli", set()),
+        ("from curate import gamma_weights", {"scipy"}),
+        ("from curate import RunView", {"duckdb", "pandas", "pyarrow"}),
+        ("import curate.pairs", {"pyarrow"}),
+    ],
+)
+def test_light_imports_stay_light(code, allowed):
+    assert loaded_by(code) <= allowed
