@@ -97,7 +97,8 @@ def _merge_if_all_done(plan: Plan) -> dict[str, Any] | None:
 
 def _announce(plan: Plan, workers: str) -> None:
     with progress_bar("scoring", None) as progress:
-        progress.say(f"scoring {plan.pairs:,} pairs, {len(plan.passes)} passes: {workers}")
+        names = ", ".join(one.name.replace("_", " ") for one in plan.passes)
+        progress.say(f"scoring {plan.pairs:,} pairs ({names}): {workers}")
 
 
 def _work_here(plan: Plan, tasks: list[Task]) -> None:

@@ -98,6 +98,7 @@ class Format:
     example: Mapping[str, Any]
     absent: frozenset[str] = field(default_factory=frozenset)  # columns that mark another format
     accepts: Callable[[Profile], bool] = lambda profile: True
+    marks: str = ""  # what `accepts` looked at, in words
 
     def fits(self, profile: Profile) -> bool:
         """Whether these rows look like this format."""
@@ -106,7 +107,7 @@ class Format:
     def reason(self) -> str:
         """Why it was chosen, in words."""
         described = ", ".join(f"{name} ({kind})" if kind != "any" else name for name, kind in self.columns.items())
-        return f"its columns are {described}"
+        return f"its columns are {described}" + (f" and {self.marks}" if self.marks else "")
 
 
 def detect(profile: Profile, where: str) -> Format:
@@ -494,6 +495,7 @@ FORMATS: dict[str, Format] = {
             {"chosen": "The sky is blue.", "rejected": "The sky is green."},
             absent=_OTHER_PROMPTS,
             accepts=lambda profile: _hh_share(profile) < 1,
+            marks="the texts begin without a turn marker",
         ),
         Format(
             "trl_conversational",
@@ -518,6 +520,7 @@ FORMATS: dict[str, Format] = {
             {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: go away"},
             absent=_OTHER_PROMPTS,
             accepts=lambda profile: _hh_share(profile) > 0,
+            marks="the texts begin with a turn such as Human:",
         ),
         Format(
             "ultrafeedback_binarized",

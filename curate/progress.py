@@ -44,7 +44,7 @@ class _Log:
     def advance(self, pairs: int) -> None:
         self.done += pairs
         now = time.monotonic()
-        if now - self.spoken >= _LOG_EVERY_S or self.done == self.total:
+        if now - self.spoken >= _LOG_EVERY_S or (pairs and self.done == self.total):
             self.spoken = now
             self.say(self._line(now - self.started))
 

