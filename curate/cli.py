@@ -1,6 +1,7 @@
 """The command line: a thin skin over the stages. Exit codes: 0 done, 1 the input or the run is at fault, 2 usage.
 
-Heavy imports stay inside the commands, so that `curate --help` answers at once.
+Heavy imports stay inside the commands, so that `curate --help` answers at once. Options that a configuration has under
+the same name reach it through `_pick`; a command's signature only declares them.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -25,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find, see and fix the noise in a preference dataset.",
 )
+
+Settings = TypeVar("Settings", ScoreConfig, ComputeConfig, WeighConfig)
 
 _READING, _MODELS, _WHERE, _WEIGHTS = "Reading", "Models and scoring", "Where it runs", "Margins and weights"
 
@@ -86,6 +91,7 @@ Tau = Annotated[float, typer.Option(help="τ, the pull towards equal weights.", 
 
 @app.command()
 def audit(
+    ctx: typer.Context,
     data: Data,
     output: Output,
     format_name: FormatName = None,
@@ -115,24 +121,12 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Read, score and weigh a preference dataset, and report. What is done already is not done again."""
+    settings = ctx.params
     config = AuditConfig(
-        IngestConfig(
-            tuple(data), format_name, _mapping("--columns", columns), _mapping("--label-values", label_values), limit
-        ),
-        ScoreConfig(
-            policy,
-            reference,
-            unconditional,
-            features,
-            template,
-            max_length,
-            max_prompt_length,
-            dtype,
-            shard_pairs,
-            trust_remote_code,
-        ),
-        ComputeConfig(device, batch_tokens, engine, workers, address),
-        WeighConfig(margin, beta, gamma_beta_ratio, tau),
+        _ingest_config(settings),
+        _pick(ScoreConfig, settings),
+        _pick(ComputeConfig, settings),
+        _pick(WeighConfig, settings),
     )
     from curate.auditing import audit as run_audit
 
@@ -145,6 +139,7 @@ def audit(
 
 @app.command()
 def ingest(
+    ctx: typer.Context,
     data: Data,
     output: Output,
     format_name: FormatName = None,
@@ -155,9 +150,7 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Read a preference dataset into a run: pairs, and refused rows with their reasons."""
-    config = IngestConfig(
-        tuple(data), format_name, _mapping("--columns", columns), _mapping("--label-values", label_values), limit
-    )
+    config = _ingest_config(ctx.params)
     from curate.pairs import ingest as run_ingest
     from curate.progress import progress_bar
     from curate.store import Run
@@ -170,6 +163,7 @@ def ingest(
 
 @app.command()
 def score(
+    ctx: typer.Context,
     run: RunPath,
     policy: Policy = DEFAULT_MODEL,
     reference: Reference = None,
@@ -189,19 +183,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score a run's pairs with a policy, and a reference where there is one. Goes on where it stopped."""
-    config = ScoreConfig(
-        policy,
-        reference,
-        unconditional,
-        features,
-        template,
-        max_length,
-        max_prompt_length,
-        dtype,
-        shard_pairs,
-        trust_remote_code,
-    )
-    compute = ComputeConfig(device, batch_tokens, engine, workers, address)
+    config, compute = _pick(ScoreConfig, ctx.params), _pick(ComputeConfig, ctx.params)
     from curate.engines import score as run_score
     from curate.store import Run
 
@@ -213,6 +195,7 @@ def score(
 
 @app.command()
 def weigh(
+    ctx: typer.Context,
     run: RunPath,
     margin: Margin = "auto",
     beta: Beta = 10.0,
@@ -221,7 +204,7 @@ def weigh(
     as_json: Json = False,
 ) -> None:
     """Compute margins and γ-PO weights from a run's scores; no model is needed."""
-    config = WeighConfig(margin, beta, gamma_beta_ratio, tau)
+    config = _pick(WeighConfig, ctx.params)
     from curate.store import Run
     from curate.weighing import weigh as run_weigh
 
@@ -271,6 +254,21 @@ def doctor(as_json: Json = False) -> None:
         return
     for name, finding in findings.items():
         typer.echo(f"{name:16} {finding}")
+
+
+def _pick(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
+    """A configuration from the command's options of the same names."""
+    return kind(**{field.name: settings[field.name] for field in fields(kind)})
+
+
+def _ingest_config(settings: Mapping[str, Any]) -> IngestConfig:
+    return IngestConfig(
+        inputs=tuple(settings["data"]),
+        format=settings["format_name"],
+        columns=_mapping("--columns", settings["columns"]),
+        label_values=_mapping("--label-values", settings["label_values"]),
+        limit=settings["limit"],
+    )
 
 
 def _mapping(option: str, text: str | None) -> dict[str, str] | None:

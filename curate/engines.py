@@ -16,7 +16,7 @@ from curate import models
 from curate.config import ComputeConfig, ScoreConfig
 from curate.errors import ConfigError, CurateError
 from curate.models import Device
-from curate.progress import progress_bar
+from curate.progress import progress_bar, say
 from curate.scoring import Plan, Task, Worker, make_plan, merge
 from curate.store import Run
 
@@ -66,12 +66,11 @@ def score(run: Run, config: ScoreConfig, compute: ComputeConfig) -> dict[str, An
     Raises:
         CurateError: see `make_plan`; or a worker died for good.
     """
-    with progress_bar("scoring", None) as progress:
-        if compute.engine == "ray":
-            return _score_with_ray(run, config, compute)
-        world = World.of(os.environ, compute.workers)
-        device = models.choose_device(compute.device, config.dtype)
-        plan = make_plan(run, config, compute, device, progress)
+    if compute.engine == "ray":
+        return _score_with_ray(run, config, compute)
+    world = World.of(os.environ, compute.workers)
+    device = models.choose_device(compute.device, config.dtype)
+    plan = make_plan(run, config, compute, device, say)
     if (done := _finished(plan)) is not None:
         return done
     mine = [task for index, task in enumerate(plan.tasks()) if index % world.size == world.rank]
@@ -96,9 +95,8 @@ def _merge_if_all_done(plan: Plan) -> dict[str, Any] | None:
 
 
 def _announce(plan: Plan, workers: str) -> None:
-    with progress_bar("scoring", None) as progress:
-        names = ", ".join(one.name.replace("_", " ") for one in plan.passes)
-        progress.say(f"scoring {plan.pairs:,} pairs ({names}): {workers}")
+    names = ", ".join(one.name.replace("_", " ") for one in plan.passes)
+    say(f"scoring {plan.pairs:,} pairs ({names}): {workers}")
 
 
 def _work_here(plan: Plan, tasks: list[Task]) -> None:
@@ -142,8 +140,7 @@ def _score_on_cluster(ray: Any, run: Run, config: ScoreConfig, compute: ComputeC
     resources = ray.cluster_resources()
     kind, workers, needs = _share_out(resources, compute)
     dtype = config.dtype if config.dtype != "auto" else {"cpu": "float32", "cuda": "tf32"}[kind]
-    with progress_bar("scoring", None) as progress:
-        plan = make_plan(Run(run.path.resolve()), config, compute, Device(kind, dtype), progress)
+    plan = make_plan(Run(run.path.resolve()), config, compute, Device(kind, dtype), say)
     if (done := _finished(plan)) is not None:
         return done
     tasks = [task for task in plan.tasks() if not plan.is_done(task)]

@@ -10,7 +10,7 @@ Given λ every u_i = log w_i solves one increasing equation, and mean(w) increas
 searches, each a bracketed Newton, vectorised over the pairs. It cannot diverge, and a step costs O(N).
 
 By hand: h = (0, 0) gives w = (1, 1); so does any constant h, and any h as τ → ∞. For N = 2, γ0 = τ = 1 and
-h = (1, −1): w = (1.1601, 0.8399), since σ(1.1601 − 1) + log 1.1601 = 0.6884 = σ(0.8399 + 1) + log 0.8399.
+h = (1, −1): w = (1.1601, 0.8399), since σ(1.1601 − 1) + log 1.1601 = 0.6885 = σ(0.8399 + 1) + log 0.8399.
 """
 
 from __future__ import annotations

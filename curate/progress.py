@@ -11,6 +11,11 @@ from typing import Protocol
 _LOG_EVERY_S = 30.0
 
 
+def say(line: str) -> None:
+    """Print one line on standard error, beside the report on standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Progress(Protocol):
     """Tells somebody how far the work is."""
 
@@ -39,7 +44,7 @@ class _Log:
         self.started = self.spoken = time.monotonic()
 
     def say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        say(line)
 
     def advance(self, pairs: int) -> None:
         self.done += pairs

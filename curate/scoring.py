@@ -9,7 +9,7 @@ one another; whoever finds all tasks done merges them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from curate.errors import ModelError, RunError, storage_errors
 from curate.logprobs import KERNEL_VERSION, Group, Scorer
 from curate.models import Device, ModelSource
 from curate.pairs import messages_of
-from curate.progress import Progress
 from curate.schema import NOISE_FLOOR, PASS, SCORES, features_schema
 from curate.store import Run, atomic_path, fingerprint, parquet_writer, read_metadata, remove_leftovers, write_table
 from curate.tokens import Encoder, Ids, TokenizedPair
@@ -148,27 +147,30 @@ class Plan:
         }
 
 
-def make_plan(run: Run, config: ScoreConfig, compute: ComputeConfig, device: Device, progress: Progress) -> Plan:
+def make_plan(
+    run: Run, config: ScoreConfig, compute: ComputeConfig, device: Device, say: Callable[[str], None]
+) -> Plan:
     """Settle models, template, lengths and shards.
 
     Args:
         device: of the workers; only its kind and dtype count.
+        say: told what a user should know.
 
     Raises:
         ModelError: a model is missing, or policy and reference do not share their tokens.
         RunError: the run holds no pairs.
     """
     ingested = run.require("ingest")
-    policy = models.resolve(config.policy, progress.say)
+    policy = models.resolve(config.policy, say)
     encoder = make_encoder(policy, config)
     sources = {"policy": policy}
     if config.unconditional:
         sources["policy_unconditional"] = policy
     if config.reference is not None:
-        sources["reference"] = models.resolve(config.reference, progress.say)
+        sources["reference"] = models.resolve(config.reference, say)
         _check_same_tokens(encoder, sources["reference"], config)
     if encoder.max_length < config.max_length:
-        progress.say(f"--max-length {config.max_length} is more than the model takes; using {encoder.max_length}")
+        say(f"--max-length {config.max_length} is more than the model takes; using {encoder.max_length}")
     common = {
         "kernel": KERNEL_VERSION,
         "tokenizer": policy.fingerprint,

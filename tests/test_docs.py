@@ -1,0 +1,72 @@
+"""The README's and the docs' examples run: Python blocks with their output, and every command line parses."""
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page):
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def commands(page):
+    """The `curate …` command lines of a page's console blocks."""
+    for language, text in blocks(page):
+        if language == "console":
+            for line in text.replace("\\\n", " ").splitlines():
+                if line.startswith("$ ") and "curate " in line:
+                    yield line
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory, tiny_policy):
+    """A folder with runs/demo, as `make demo` leaves it, scored by a tiny model."""
+    folder = tmp_path_factory.mktemp("docs")
+    command = [sys.executable, "-m", "curate", "audit", str(ROOT / "data" / "demo.jsonl")]
+    command += ["-o", "runs/demo", "--policy", str(tiny_policy)]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, demo_run, monkeypatch):
+    monkeypatch.chdir(demo_run)
+    found = blocks(page)
+    names = {}
+    for (language, code), (following, expected) in zip(found, [*found, ("end", "")][1:], strict=True):
+        if language == "python":
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(code, page.name, "exec"), names)
+            if following == "":
+                assert printed.getvalue() == expected
+
+
+@pytest.mark.parametrize("line", [line for page in PAGES for line in commands(page)])
+def test_command_lines_parse(line):
+    from curate.cli import app
+
+    words = shlex.split(line.partition("curate ")[2].split(" | ")[0].rstrip("'"))
+    group = typer.main.get_command(app)
+    context = group.make_context("curate", [words[0], "--help"], resilient_parsing=True)
+    name, command, rest = group.resolve_command(context, words)
+    command.make_context(name, rest)
+
+
+def test_every_command_is_documented():
+    from curate.cli import app
+
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for name in typer.main.get_command(app).commands:
+        assert f"curate {name}" in text
