@@ -6,6 +6,7 @@ the same name reach it through `_pick`; a command's signature only declares them
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import sys
@@ -18,6 +19,7 @@ import typer
 
 from curate.config import DEFAULT_MODEL, AuditConfig, ComputeConfig, IngestConfig, ScoreConfig, WeighConfig
 from curate.errors import ConfigError, CurateError
+from curate.progress import printable
 
 if TYPE_CHECKING:
     from curate.view import RunView
@@ -286,7 +288,9 @@ def _say_others_go_on() -> None:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
+    """Print JSON that a terminal can stand: JSON itself escapes some of the control characters, not all."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    typer.echo("".join(it if it.isprintable() or it == "\n" else json.dumps(it)[1:-1] for it in text))
 
 
 def _open_and_print(run: Path, *, as_json: bool) -> None:
@@ -307,7 +311,7 @@ def _print_report(view: RunView, *, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     console.print(render(summary))
-    console.print(_next_step(summary), highlight=False, markup=False)
+    console.print(printable(_next_step(summary), keep="\n"), markup=False, soft_wrap=True)
 
 
 def _next_step(summary: dict[str, Any]) -> str:
@@ -331,9 +335,10 @@ def _print_pair(record: dict[str, Any], *, as_json: bool) -> None:
         if name in ("prompt", "chosen", "rejected"):
             typer.echo(f"\n{name}")
             for turn in value:
-                typer.echo(f"  {turn['role']}: {_printable(turn['content'])}")
+                text = printable(turn["content"], keep="\n")
+                typer.echo(f"  {turn['role']}: {text}")
         elif name != "original" and value is not None:
-            typer.echo(f"{name:24} {value}")
+            typer.echo(f"{name:24} {printable(str(value))}")
 
 
 def _plain(value: Any) -> Any:
@@ -347,11 +352,6 @@ def _plain(value: Any) -> Any:
     return None if value != value or type(value).__name__ == "NAType" else value
 
 
-def _printable(text: str) -> str:
-    """Text from a dataset without control characters, which could steer a terminal."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else f"\\x{ord(letter):02x}" for letter in text)
-
-
 def _interrupted(*_: object) -> None:
     typer.echo("\ninterrupted; what is done is kept, the same command goes on from there", err=True)
     raise SystemExit(130)
@@ -360,11 +360,14 @@ def _interrupted(*_: object) -> None:
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGINT, _interrupted)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or pipe that does not know γ
     try:
         app()
     except CurateError as error:
-        typer.echo(f"curate: {error}", err=True)
+        typer.echo(f"curate: {printable(str(error))}", err=True)
         sys.exit(1)
     except OSError as error:
-        typer.echo(f"curate: {error.filename or 'the system'}: {error.strerror or error}", err=True)
+        message = f"{error.filename or 'the system'}: {error.strerror or error}"
+        typer.echo(f"curate: {printable(message)}", err=True)
         sys.exit(1)

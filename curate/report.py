@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from curate.progress import printable
 from curate.view import RunView
 
 Summary = dict[str, Any]
@@ -35,11 +36,15 @@ def summarize(view: RunView) -> Summary:
 
 
 def _records(view: RunView, query: str) -> list[dict[str, Any]]:
-    frame = view.sql(query)
+    """A query's rows as plain values; None where there is nothing to say (an average of no pairs, the sd of one)."""
     return [
-        {str(name): (value.item() if hasattr(value, "item") else value) for name, value in record.items()}
-        for record in frame.to_dict("records")
+        {str(name): _plain(value) for name, value in record.items()} for record in view.sql(query).to_dict("records")
     ]
+
+
+def _plain(value: Any) -> Any:
+    plain = value.item() if hasattr(value, "item") else value
+    return None if plain != plain else plain  # NaN
 
 
 def _data(view: RunView) -> Summary:
@@ -158,13 +163,16 @@ def _weights(view: RunView) -> Summary:
 
 
 def _length(view: RunView) -> Summary:
-    """How far the margin follows the difference in length (scored tokens, chosen − rejected)."""
-    found = _records(
+    """How far the margin follows the difference in length (scored tokens, chosen − rejected).
+
+    The rank correlation is Spearman's: equal values share the mean of their ranks, up to a constant.
+    """
+    return _records(
         view,
         """WITH pair AS (
             SELECT margin, chosen_tokens, rejected_tokens, chosen_tokens - rejected_tokens AS longer,
-                rank() OVER (ORDER BY margin) AS rank_margin,
-                rank() OVER (ORDER BY chosen_tokens - rejected_tokens) AS rank_longer
+                rank() OVER (ORDER BY margin) + count(*) OVER (PARTITION BY margin) / 2 AS rank_margin,
+                rank() OVER (ORDER BY longer) + count(*) OVER (PARTITION BY longer) / 2 AS rank_longer
             FROM weights JOIN scores USING (row) WHERE weight IS NOT NULL)
         SELECT avg((longer > 0)::DOUBLE) AS chosen_longer, avg((longer < 0)::DOUBLE) AS rejected_longer,
             median(chosen_tokens) AS median_chosen_tokens, median(rejected_tokens) AS median_rejected_tokens,
@@ -173,7 +181,6 @@ def _length(view: RunView) -> Summary:
             avg((margin > 0)::DOUBLE) FILTER (longer < 0) AS positive_where_rejected_longer
         FROM pair""",
     )[0]
-    return {name: None if value != value else value for name, value in found.items()}  # NaN: no such pair
 
 
 # --- the text ------------------------------------------------------------------------------------
@@ -200,8 +207,8 @@ def _section(title: str, lines: Iterable[tuple[str, str]]) -> RenderableType:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in lines:
-        grid.add_row(name, Text(value))
-    return Group(Text(title, style="bold"), Padding(grid, (0, 0, 1, 2)))
+        grid.add_row(name, Text(printable(value)))
+    return Group(Text(printable(title), style="bold"), Padding(grid, (0, 0, 1, 2)))
 
 
 def _share(part: float, whole: float) -> str:

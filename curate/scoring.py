@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +124,12 @@ class Plan:
         return fingerprint([ids["pair_id"].to_pylist(), ids["row"].to_pylist()])
 
     def is_done(self, task: Task) -> bool:
-        """Whether a task's file is there, whole, and made from these pairs."""
-        metadata = read_metadata(self.file(task))
-        return metadata is not None and metadata.get("contents") == self.contents(task)
+        """Whether a task's files are there, whole, and made from these pairs."""
+        files = [self.file(task)]
+        if task.of.features and task.shard is not None:
+            files.append(self.features_file(task))
+        found = [(read_metadata(file) or {}).get("contents") for file in files]
+        return None not in found and set(found) == {self.contents(task)}
 
     def describe(self) -> dict[str, Any]:
         """The plan for the manifest."""
@@ -171,6 +175,8 @@ def make_plan(
         _check_same_tokens(encoder, sources["reference"], config)
     if encoder.max_length < config.max_length:
         say(f"--max-length {config.max_length} is more than the model takes; using {encoder.max_length}")
+    pairs = int(ingested["pairs"])
+    shard_pairs = config.shard_pairs or _default_shard_pairs(pairs)
     common = {
         "kernel": KERNEL_VERSION,
         "tokenizer": policy.fingerprint,
@@ -178,14 +184,13 @@ def make_plan(
         "max_length": encoder.max_length,
         "max_prompt_length": encoder.max_prompt_length,
         "dtype": device.dtype,
+        "shard_pairs": shard_pairs,  # so that shards of another size never mix with these
     }
     passes = []
     for name, source in sources.items():
         features = config.features and name == "policy"
         key = fingerprint([name, source.fingerprint, features, common])[:12]
         passes.append(Pass(name, source, features, key))
-    pairs = int(ingested["pairs"])
-    shard_pairs = config.shard_pairs or min(max(pairs // _SHARDS_WANTED, _SMALLEST_SHARD), _LARGEST_SHARD)
     return Plan(
         run=run,
         config=config,
@@ -198,8 +203,13 @@ def make_plan(
         passes=tuple(passes),
         shard_pairs=shard_pairs,
         pairs=pairs,
-        key=fingerprint([ingested["fingerprint"], [one.key for one in passes], shard_pairs]),
+        key=fingerprint([ingested["fingerprint"], [one.key for one in passes]]),
     )
+
+
+def _default_shard_pairs(pairs: int) -> int:
+    """A power of two, so that a dataset that grows a little keeps its shards."""
+    return min(max(1 << (pairs // _SHARDS_WANTED).bit_length(), _SMALLEST_SHARD), _LARGEST_SHARD)
 
 
 def make_encoder(policy: ModelSource, config: ScoreConfig) -> Encoder:
@@ -221,20 +231,30 @@ def _check_same_tokens(encoder: Encoder, reference: ModelSource, config: ScoreCo
 
 
 class Worker:
-    """Does tasks of a plan, one after the other; holds one model at a time."""
+    """Does tasks of a plan, one after the other; holds one model at a time.
+
+    What can fail happens in `do`: Ray tells what a method raised, but of a constructor only that the actor died.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.device = models.choose_device(plan.device_kind, plan.dtype)
-        self.encoder = make_encoder(plan.tokenizer, plan.config)
         self.loaded: tuple[tuple[str, bool], Scorer] | None = None
-        with storage_errors(plan.run.path):
-            for one in plan.passes:
-                (plan.folder(one) / "features").mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def device(self) -> Device:
+        """Where this worker computes."""
+        return models.choose_device(self.plan.device_kind, self.plan.dtype)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """How it makes tokens of pairs."""
+        return make_encoder(self.plan.tokenizer, self.plan.config)
 
     def do(self, task: Task) -> int:
         """Do a task and write its files. Returns the pairs it counts for."""
         started = time.monotonic()
+        with storage_errors(self.plan.run.path):
+            (self.plan.folder(task.of) / "features").mkdir(parents=True, exist_ok=True)
         pairs = self.plan.read(task, ["pair_id", "row", "prompt", "chosen", "rejected"])
         if task.shard is None:
             self._measure_noise(task, pairs)
@@ -244,6 +264,7 @@ class Worker:
 
     def _score(self, task: Task, pairs: pa.Table, started: float) -> None:
         scorer = self._scorer(task.of)
+        contents = self.plan.contents(task)
         encoded = self._encode(pairs)
         sequences = _Sequences(encoded, unconditional=task.of.unconditional)
         scored = scorer.score(sequences.groups) if sequences.groups else None
@@ -251,10 +272,10 @@ class Worker:
         if task.of.features:
             pooled_C2D = None if scored is None else scored.pooled_C2D
             features = _features_table(pairs, sequences, pooled_C2D, scorer.width)
-            write_table(self.plan.features_file(task), features)
+            write_table(self.plan.features_file(task), features, {"contents": contents})
         table = _pass_table(pairs, encoded, sequences, logp_C)
         facts = {
-            "contents": self.plan.contents(task),
+            "contents": contents,
             "seconds": round(time.monotonic() - started, 3),
             "tokens": sum(group.tokens for group in sequences.groups),
             "kernel": scorer.kernel,
@@ -361,7 +382,7 @@ def merge(plan: Plan) -> dict[str, Any]:
     """Put the passes side by side into `scores.parquet` and record the stage. All tasks must be done.
 
     Raises:
-        RunError: two passes do not cover the same pairs.
+        RunError: a shard cannot be read, or two passes do not cover the same pairs.
     """
     facts: dict[str, dict[str, Any]] = {one.name: {"seconds": 0.0, "tokens": 0} for one in plan.passes}
     counts = {"unscored": 0, "truncated": 0}
@@ -380,12 +401,19 @@ def merge(plan: Plan) -> dict[str, Any]:
     return plan.run.require("score")
 
 
+def _read_shard(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{path}: damaged; delete it and run the same command again") from error
+
+
 def _side_by_side(plan: Plan, shard: Task, facts: dict[str, dict[str, Any]], counts: dict[str, int]) -> pa.Table:
     """One shard's rows of `scores.parquet`; adds up what the shard's files say of themselves."""
     tables = {}
     for one in plan.passes:
         path = plan.file(Task(one, shard.shard, shard.start, shard.stop))
-        tables[one.name] = pq.read_table(path)
+        tables[one.name] = _read_shard(path)
         metadata = read_metadata(path) or {}
         facts[one.name]["seconds"] += metadata["seconds"]
         facts[one.name]["tokens"] += metadata["tokens"]

@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -83,12 +83,12 @@ class Run:
         with storage_errors(path):
             run.path.mkdir(parents=True, exist_ok=True)
             foreign = [name for name in os.listdir(path) if name != ".lock" and not re.fullmatch(_TEMPORARY, name)]
-        if foreign:
+        if foreign and not run.manifest_path.is_file():  # another process may have made the run just now
             raise RunError(f"{path}: the folder is not empty and not a run; choose another with -o")
         with run.lock():
             if not run.manifest_path.is_file():
                 run._write_manifest({"schema_version": SCHEMA_VERSION, "created": _now(), "stages": {}})
-        return run
+        return cls.open(path)
 
     # --- where things are ---
 
@@ -184,11 +184,15 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run: processes that share it ingest, merge and weigh one at a time."""
+        """Hold the run: processes that share it ingest, merge and weigh one at a time.
+
+        Only the holder writes at the run's top level, so what is temporary there was left by a killed process.
+        """
         with storage_errors(self.path):
             lock = filelock.FileLock(self.path / ".lock")
             lock.acquire()
         try:
+            _remove(self.path.glob(".*.tmp"))
             yield
         finally:
             lock.release()
@@ -282,16 +286,24 @@ def write_table(target: Path, table: pa.Table, metadata: Mapping[str, Any] | Non
 def read_metadata(path: Path) -> dict[str, Any] | None:
     """The `curate` metadata of a Parquet file, or None where there is no such (whole) file."""
     try:
-        stored = pq.read_schema(path).metadata
-    except (FileNotFoundError, pa.ArrowInvalid):
+        stored = pq.read_schema(path).metadata or {}
+        found: dict[str, Any] = json.loads(stored.get(b"curate", b"{}"))
+    except (FileNotFoundError, ValueError, pa.ArrowException):
         return None
-    found: dict[str, Any] = json.loads((stored or {}).get(b"curate", b"{}"))
+    except OSError as error:
+        if error.errno is not None:  # the system's refusal; without a number it is the footer that is damaged
+            raise
+        return None
     return found
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files that killed processes left in a folder."""
-    for path in folder.rglob(".*.tmp"):
+    _remove(folder.rglob(".*.tmp"))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in list(paths):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

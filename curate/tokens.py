@@ -25,14 +25,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from curate.errors import ModelError
 from curate.formats import Message
 
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n{% endfor %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}Assistant: {% endif %}"
 )
 RAW_TEMPLATE = (
@@ -99,7 +97,7 @@ class Encoder:
                 self._apply((*prompt, *chosen), opening=False),
                 self._apply((*prompt, *rejected), opening=False),
             )
-        except (jinja2.TemplateError, TypeError, ValueError, IndexError, KeyError) as error:
+        except Exception as error:  # a template can fail in any way
             return f"the chat template refuses it: {' '.join(str(error).split())}"
 
     def _apply(self, turns: Turns, *, opening: bool) -> str:

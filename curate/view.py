@@ -5,6 +5,7 @@ Tables: `pairs`, `refused`, `scores`, `weights`; `features` as arrays. Reads onl
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,14 +43,14 @@ class RunView:
         self._run = Run.open(path)
         self._connection = duckdb.connect()
         files = {
-            "pairs": self._run.pairs_path / "*.parquet",
-            "refused": self._run.refused_path,
-            "scores": self._run.scores_path,
-            "weights": self._run.weights_path,
+            "pairs": glob.escape(str(self._run.pairs_path)) + "/*.parquet",
+            "refused": str(self._run.refused_path),
+            "scores": str(self._run.scores_path),
+            "weights": str(self._run.weights_path),
         }
         for name, file in files.items():
             if self.has(name):
-                self._connection.read_parquet(str(file)).create_view(name)
+                self._connection.read_parquet(file).create_view(name)
 
     def __enter__(self) -> RunView:
         return self
@@ -101,7 +102,7 @@ class RunView:
         if unknown := [column for column in columns or () if column not in known]:
             raise ConfigError(f"{name} has no column {unknown[0]!r}: it has {', '.join(known)}")
         chosen = ", ".join(f'"{column}"' for column in columns or known)
-        return self.sql(f"SELECT {chosen} FROM {name} ORDER BY row" + (f" LIMIT {int(limit)}" if limit else ""))
+        return self.sql(f"SELECT {chosen} FROM {name} ORDER BY row" + ("" if limit is None else f" LIMIT {int(limit)}"))
 
     def pair(self, pair_id: str) -> dict[str, Any]:
         """Everything that is known of one pair; the beginning of its id is enough.
@@ -129,11 +130,12 @@ class RunView:
         Raises:
             RunError: the run was scored without them.
         """
-        policy = self._run.require("score")["passes"]["policy"]
+        scored = self._run.require("score")
+        policy = scored["passes"]["policy"]
         if not policy["features"]:
             raise RunError(f"{self.path}: scored with --no-features; score again with --features")
-        files = sorted((self.path / policy["folder"] / "features").glob("[0-9]*.parquet"))
-        tables = [pq.read_table(file) for file in files]
+        shards = range(-(-scored["pairs"] // scored["shard_pairs"]))
+        tables = [pq.read_table(self.path / policy["folder"] / "features" / f"{shard:05d}.parquet") for shard in shards]
         return {
             f"{side}_{layer}": np.concatenate([_matrix(table, f"{side}_{layer}") for table in tables])
             for side in _SIDES
@@ -146,4 +148,5 @@ def _matrix(table: Any, name: str) -> NDArray[np.float16]:
     width = column.type.list_size
     flat = column.values.to_numpy(zero_copy_only=False)
     values: NDArray[np.float16] = flat.reshape(-1, width)[column.offset : column.offset + len(column)]
-    return values
+    none_N = column.is_null().to_numpy(zero_copy_only=False)
+    return np.where(none_N[:, None], np.float16(0), values)
