@@ -80,7 +80,7 @@ def score(run: Run, config: ScoreConfig, compute: ComputeConfig) -> dict[str, An
 
 
 def _finished(plan: Plan) -> dict[str, Any] | None:
-    if plan.run.is_done("score", plan.key) and plan.run.scores_path.is_file():
+    if plan.run.is_done("score", plan.key):
         return plan.run.require("score")
     return None
 

@@ -70,9 +70,9 @@ def ingest(
     digests = [readers.sha256(path) for path in paths]
     key = fingerprint([SCHEMA_VERSION, as_json(replace(config, inputs=tuple(paths))), digests])
     with run.lock():
+        if run.is_done("ingest", key):
+            return run.require("ingest")
         record = run.stage("ingest")
-        if record is not None and record["fingerprint"] == key:
-            return record
         if record is not None and not replace_data:
             _check_same_data(run, record, paths, digests)
         return _ingest(config, run, progress, key, paths, digests)

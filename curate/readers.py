@@ -145,7 +145,8 @@ def _resolve(entry: str) -> list[str]:
         if "file" in filesystem.protocol:
             deque(os.walk(path, onerror=_refuse_folder), maxlen=0)
         candidates = sorted(filesystem.find(path))
-        files = [name for name in candidates if _is_data_file(name, path)]
+        runs = tuple(name.removesuffix("manifest.json") for name in candidates if name.endswith("/manifest.json"))
+        files = [name for name in candidates if _is_data_file(name, path) and not name.startswith(runs)]
         if not files:
             raise InputError(f"{entry}: the folder holds no {', '.join(CONTAINERS)} file")
         return [_with_protocol(entry, filesystem, name) for name in files]

@@ -114,7 +114,8 @@ def _margins(view: RunView) -> Summary:
     sigma = weighed["noise_floor"]["sigma"]
     counts = _records(
         view,
-        f"""SELECT count(*) FILTER (margin > 0) AS positive, count(*) FILTER (margin < 0) AS negative,
+        f"""SELECT count(weight) AS labelled, count(*) FILTER (margin > 0 AND weight IS NOT NULL) AS positive,
+            count(*) FILTER (margin < 0 AND weight IS NOT NULL) AS negative,
             count(*) FILTER (margin IS NULL) AS without_margin,
             count(*) FILTER (abs(margin) < 2 * {sigma or 0.0}) AS unresolved FROM weights""",
     )[0]
@@ -257,8 +258,8 @@ def _margin_lines(margins: Summary, length: Summary) -> Iterable[tuple[str, str]
     yield (
         "sign",
         (
-            f"{_share(margins['positive'], margins['n'])} positive: the policy agrees with the label; "
-            f"{_share(margins['negative'], margins['n'])} negative"
+            f"{_share(margins['positive'], margins['labelled'])} positive: the policy agrees with the label; "
+            f"{_share(margins['negative'], margins['labelled'])} negative"
         ),
     )
     if margins["without_margin"]:

@@ -161,9 +161,17 @@ class Run:
         return record
 
     def is_done(self, name: str, key: str) -> bool:
-        """Whether a stage was finished with this fingerprint."""
+        """Whether a stage was finished with this fingerprint, and its tables are whole."""
         record = self.stage(name)
-        return record is not None and record["fingerprint"] == key
+        return record is not None and record["fingerprint"] == key and self.lost_table(name) is None
+
+    def lost_table(self, name: str) -> Path | None:
+        """The first table of a finished stage that is missing or has no readable footer."""
+        tables = {"score": [self.scores_path], "weigh": [self.weights_path]}.get(name)
+        if tables is None:
+            parts = range(-(-self.count_pairs() // PART_PAIRS))
+            tables = [self.refused_path, *(self.pairs_path / f"{part:05d}.parquet" for part in parts)]
+        return next((table for table in tables if read_metadata(table) is None), None)
 
     def strike(self, name: str) -> None:
         """Take a stage and all that follow it out of the manifest, before their tables are replaced."""

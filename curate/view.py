@@ -38,7 +38,7 @@ class RunView:
         """Open a run.
 
         Raises:
-            RunError: there is none, or it was made by another schema version.
+            RunError: there is none, it was made by another schema version, or a table of it is missing or damaged.
         """
         self._run = Run.open(path)
         self._connection = duckdb.connect()
@@ -50,6 +50,8 @@ class RunView:
         }
         for name, file in files.items():
             if self.has(name):
+                if (lost := self._run.lost_table(_STAGE_OF[name])) is not None:
+                    raise RunError(f"{lost}: missing or damaged; curate audit with the same data rebuilds it")
                 self._connection.read_parquet(file).create_view(name)
 
     def __enter__(self) -> RunView:

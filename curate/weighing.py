@@ -37,7 +37,7 @@ def weigh(run: Run, config: WeighConfig) -> dict[str, Any]:
     scored = run.require("score")
     key = fingerprint([scored["fingerprint"], as_json(config)])
     with run.lock():
-        if run.is_done("weigh", key) and run.weights_path.is_file():
+        if run.is_done("weigh", key):
             return run.require("weigh")
         started = time.monotonic()
         facts = _weigh(run, scored, config)
@@ -46,6 +46,8 @@ def weigh(run: Run, config: WeighConfig) -> dict[str, Any]:
 
 
 def _weigh(run: Run, scored: dict[str, Any], config: WeighConfig) -> dict[str, Any]:
+    if (lost := run.lost_table("score")) is not None:
+        raise RunError(f"{lost}: missing or damaged; curate score with the same settings rebuilds it")
     has_reference = "reference" in scored["passes"]
     scores = pq.read_table(run.scores_path, columns=["pair_id", "row", *_needed(has_reference=has_reference)])
     logps = _log_probs(scores, has_reference=has_reference)

@@ -166,8 +166,10 @@ def test_margins(stages):
     np.testing.assert_allclose(margin, 2.0 * (ratio["chosen"] - ratio["rejected"]), rtol=1e-12)
     assert (margins["kind"], margins["beta"]) == ("dpo_norm", 2.0)
     assert_distribution(margins, margin)
-    assert margins["positive"] == (margin > 0).sum() > 0
-    assert margins["negative"] == (margin < 0).sum() > 0
+    labelled = margin[tables["weights"]["weight"].notna()]  # a tie has no label to agree with
+    assert margins["labelled"] == len(labelled) < margin.notna().sum()
+    assert margins["positive"] == (labelled > 0).sum() > 0
+    assert margins["negative"] == (labelled < 0).sum() > 0
     assert margins["without_margin"] == margin.isna().sum() == 3  # two empty and a forbidden side
     assert margins["unresolved"] == (margin.abs() < 2 * margins["noise_floor"]["sigma"]).sum()
     rescored = pd.read_parquet(next(run.path.glob("scores/policy-*/noise_floor.parquet")))
@@ -265,9 +267,9 @@ def test_text_of_the_scores(stages, tiny_policy, tiny_reference):
 
 
 def test_text_of_the_weights(stages):
-    _, summaries, tables = stages
+    _, summaries, _ = stages
     summary = summaries["weigh"]
-    found, margin = lines_of(summary), tables["weights"]["margin"]
+    found = lines_of(summary)
     assert [line for line in found if not line[1]] == [
         (f"Audit of {summary['run']}", ""),
         ("Scoring", ""),
@@ -280,7 +282,7 @@ def test_text_of_the_weights(stages):
     counts = summary["margins"]["histogram"]["counts"]
     assert [bar != " " for bar in bars] == [number > 0 for number in counts]
     assert {counts[at] for at, bar in enumerate(bars) if bar == "█"} == {max(counts)}
-    positive, negative, n = (margin > 0).sum(), (margin < 0).sum(), margin.notna().sum()
+    positive, negative, n = (summary["margins"][name] for name in ("positive", "negative", "labelled"))
     assert values["sign"] == (
         f"{positive} ({positive / n:.1%}) positive: the policy agrees with the label; "
         f"{negative} ({negative / n:.1%}) negative"

@@ -330,6 +330,12 @@ def test_a_recorded_stage(run):
     assert record.pop("finished").endswith("+00:00")
     assert record == {"fingerprint": "key", "pairs": 3, "note": "é"}
     assert run.count_pairs() == 3
+    assert run.lost_table("ingest") == run.refused_path
+    assert not run.is_done("ingest", "key")  # its tables are not there
+    write_table(run.refused_path, pa.table({"row": [1]}))
+    assert run.lost_table("ingest") == run.pairs_path / "00000.parquet"
+    run.pairs_path.mkdir()
+    write_table(run.pairs_path / "00000.parquet", pa.table({"row": [0]}))
     assert run.is_done("ingest", "key")
     assert not run.is_done("ingest", "other")
     assert not run.is_done("score", "key")
@@ -362,7 +368,7 @@ def test_a_manifest_that_cannot_be_written_stays_as_it_was(run, monkeypatch):
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(StorageError, match="the disk is full"):
         run.strike("ingest")
-    assert run.is_done("ingest", "key")
+    assert run.stage("ingest") is not None
 
 
 def test_one_process_holds_a_run(run):
