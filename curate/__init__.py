@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from curate.errors import ConfigError, CurateError, InputError, ModelError, RunError, StorageError
     from curate.gamma import GammaWeights, gamma_weights, gamma_weights_torch
     from curate.margins import LogProbs, implicit_margin
+    from curate.noise import AgreementCurve, LapseFit, agreement_curve, fit_lapse, p_flip
     from curate.pairs import ingest
     from curate.store import Run
     from curate.view import RunView
@@ -33,6 +34,7 @@ _MODULES = {
     "errors": ("ConfigError", "CurateError", "InputError", "ModelError", "RunError", "StorageError"),
     "gamma": ("GammaWeights", "gamma_weights", "gamma_weights_torch"),
     "margins": ("LogProbs", "implicit_margin"),
+    "noise": ("AgreementCurve", "LapseFit", "agreement_curve", "fit_lapse", "p_flip"),
     "pairs": ("ingest",),
     "store": ("Run",),
     "view": ("RunView",),
@@ -41,6 +43,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "AgreementCurve",
     "AuditConfig",
     "ComputeConfig",
     "ConfigError",
@@ -48,6 +51,7 @@ __all__ = [
     "GammaWeights",
     "IngestConfig",
     "InputError",
+    "LapseFit",
     "LogProbs",
     "ModelError",
     "Run",
@@ -56,11 +60,14 @@ __all__ = [
     "ScoreConfig",
     "StorageError",
     "WeighConfig",
+    "agreement_curve",
     "audit",
+    "fit_lapse",
     "gamma_weights",
     "gamma_weights_torch",
     "implicit_margin",
     "ingest",
+    "p_flip",
     "score",
     "weigh",
 ]

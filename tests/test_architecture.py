@@ -19,7 +19,7 @@ LAYERS = [
     {"tokens"},
     {"logprobs"},
     {"scoring"},
-    {"engines", "margins", "gamma"},
+    {"engines", "margins", "gamma", "noise"},
     {"weighing"},
     {"view"},
     {"report", "auditing", "doctor"},
