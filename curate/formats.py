@@ -99,10 +99,21 @@ class Format:
     absent: frozenset[str] = field(default_factory=frozenset)  # columns that mark another format
     accepts: Callable[[Profile], bool] = lambda profile: True
     marks: str = ""  # what `accepts` looked at, in words
+    by_rating: bool = False  # the label was made from the ratings, so that equal ratings are a tie
 
     def fits(self, profile: Profile) -> bool:
         """Whether these rows look like this format."""
         return profile.has(**self.columns) and not self.absent & profile.kinds.keys() and self.accepts(profile)
+
+    def read(self, values: Values) -> Pair:
+        """One row as a pair, with whatever source, annotator and ratings it carries.
+
+        Raises:
+            Refused: it cannot become a pair.
+        """
+        pair = with_extras(self.parse(values), values)
+        equal = pair.rating_chosen is not None and pair.rating_chosen == pair.rating_rejected
+        return replace(pair, tie=True) if self.by_rating and equal else pair
 
     def reason(self) -> str:
         """Why it was chosen, in words."""
@@ -535,6 +546,7 @@ FORMATS: dict[str, Format] = {
                 "score_rejected": 6.0,
             },
             absent=frozenset({"chosen-rating"}),
+            by_rating=True,
         ),
         Format(
             "argilla_cleaned",
@@ -549,6 +561,7 @@ FORMATS: dict[str, Format] = {
                 "rejected": _CHAT_PROMPT + _CHAT_REJECTED,
                 "rejected-rating": 3.0,
             },
+            by_rating=True,
         ),
         Format(
             "argilla_responses",
@@ -562,6 +575,7 @@ FORMATS: dict[str, Format] = {
                 "chosen_avg_rating": 4.5,
                 "rejected_avg_rating": 2.0,
             },
+            by_rating=True,
         ),
         Format(
             "orca_dpo",
@@ -677,11 +691,16 @@ def _label_sides(label_values: Mapping[str, str] | None) -> dict[str, str]:
         raise ConfigError(f"--label-values: unknown name {min(unknown)!r}; known are a, b and tie")
     if not {"a", "b"} <= label_values.keys() or len(set(label_values.values())) != len(label_values):
         raise ConfigError("--label-values: give distinct values for a and b, and for tie where there are ties")
-    return {text: side for side, text in label_values.items()}
+    return {_label_text(text): side for side, text in label_values.items()}
+
+
+def _label_text(text: str) -> str:
+    """A label as text; 1.0 and 1 are the same."""
+    return text.strip().removesuffix(".0")
 
 
 def _labelled(pair: Pair, label: object, labels: Mapping[str, str]) -> Pair:
-    text = json.dumps(label) if isinstance(label, bool) else str(label).strip().removesuffix(".0")
+    text = json.dumps(label) if isinstance(label, bool) else _label_text(str(label))
     side = labels.get(text) or (labels.get(text.lower()) if labels is _DEFAULT_LABELS else None)
     if side is None:
         raise Refused(f"label is {label!r}: expected {', '.join(labels)}; see --label-values")

@@ -76,6 +76,8 @@ class Scorer:
         kind = "cuda" if device.is_cuda else "cpu"
         self.batch_tokens = batch_tokens or _BATCH_TOKENS[kind]
         self.logits_bytes = _LOGITS_BYTES[kind]
+        if device.dtype == "float16":
+            _keep_in_float32(self.model.get_output_embeddings())
         self.own_attention: str = self.model.config._attn_implementation
         self.kernel, self.why_padded = self._choose_kernel()
 
@@ -340,6 +342,18 @@ def _pack(batch: Sequence[Group]) -> _Row:
             ranges.append((start, stop))
         segments.append(Segment((begin, end), tuple(ranges)))
     return _Row(row.ids, row.positions, tuple(segments), row.tokens, row.predictors, row.targets, row.lengths)
+
+
+def _keep_in_float32(head: torch.nn.Module) -> None:
+    """Let the output layer compute in float32 under autocast."""
+    forward, kind = head.forward, next(head.parameters()).device.type
+
+    def exact(states: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(kind, enabled=False):
+            logits: torch.Tensor = forward(states.float())
+            return logits
+
+    head.forward = exact
 
 
 def _select(logits_TV: torch.Tensor, targets_T: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import json
 import os
 import shutil
 import textwrap
@@ -252,7 +251,7 @@ def choose_device(name: str, dtype: str) -> Device:
     if name == "cuda":
         if not torch.cuda.is_available():
             raise ModelError("--device cuda: no CUDA device is visible; use --device cpu")
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        local_rank = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
         name = f"cuda:{local_rank % torch.cuda.device_count()}"
     if dtype == "auto":
         dtype = "float32" if name == "cpu" else "tf32"
@@ -266,8 +265,9 @@ def describe(source: ModelSource) -> dict[str, str]:
     return {"spec": source.spec, "path": source.path, "fingerprint": source.fingerprint}
 
 
-def read_config(source: ModelSource) -> dict[str, Any]:
-    """A model's config.json."""
+def context_length(source: ModelSource, *, trust_remote_code: bool = False) -> int | None:
+    """The most tokens that the model takes, where its configuration says so."""
     with _loading(source.spec):
-        found: dict[str, Any] = json.loads((Path(source.path) / "config.json").read_text(encoding="utf-8"))
-    return found
+        config = _transformers().AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
+        limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(limit) if limit else None

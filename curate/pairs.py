@@ -180,7 +180,7 @@ def _convert(file: InputFile, counts: _Counts) -> Iterator[dict[str, Any]]:
         counts.rows += 1
         seen["rows"] += 1
         try:
-            pair = formats.with_extras(file.form.parse(row.values), row.values)
+            pair = file.form.read(row.values)
             record = {**place, **_record(pair), "source": pair.source or default_source}
         except Refused as refusal:
             record = {**place, "original": _storable(row.text), "reason": str(refusal)}

@@ -84,6 +84,7 @@ class _Bar:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
+            speed_estimate_period=3600,  # seconds; the bar moves once a shard
         )
         self.started, self.done = time.monotonic(), 0
         self.task = self.bar.add_task(title, total=total, rate="")

@@ -145,7 +145,7 @@ def _resolve(entry: str) -> list[str]:
         if "file" in filesystem.protocol:
             deque(os.walk(path, onerror=_refuse_folder), maxlen=0)
         candidates = sorted(filesystem.find(path))
-        runs = tuple(name.removesuffix("manifest.json") for name in candidates if name.endswith("/manifest.json"))
+        runs = tuple(name.removesuffix("manifest.json") for name in candidates if _is_manifest(filesystem, name))
         files = [name for name in candidates if _is_data_file(name, path) and not name.startswith(runs)]
         if not files:
             raise InputError(f"{entry}: the folder holds no {', '.join(CONTAINERS)} file")
@@ -158,6 +158,17 @@ def _resolve(entry: str) -> list[str]:
     if not filesystem.exists(path):
         raise InputError(f"{entry}: no such file or folder")
     return [entry]
+
+
+def _is_manifest(filesystem: Any, name: str) -> bool:
+    """Whether this is the manifest of a run, whose tables are not data to read."""
+    if not name.endswith("/manifest.json"):
+        return False
+    try:
+        found = json.loads(filesystem.cat_file(name))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and {"schema_version", "stages"} <= found.keys()
 
 
 def _refuse_folder(error: OSError) -> None:
@@ -280,8 +291,8 @@ def _json(path: str, stream: BinaryIO) -> Iterator[Row]:
 def _refuse_single_object(path: str, head: bytes) -> None:
     """JSON Lines has an object in its first line; one object over many lines is no list of rows."""
     first, newline, _ = head.partition(b"\n")
-    opens_over_lines = (newline and first.strip() in (b"{", b"{{")) or first.rstrip().endswith((b",", b"[", b"{"))
-    if opens_over_lines:
+    is_whole = newline or len(head) < _HEAD // 2  # else the line goes on behind what was looked at
+    if is_whole and first.rstrip().endswith((b",", b"[", b"{")):
         raise InputError(
             f"{path}: one JSON object, not a list of rows; give a file that holds [{{…}}, {{…}}] or one object a line"
         )

@@ -18,6 +18,7 @@ Summary = dict[str, Any]
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 40
+_REASONS = 10  # shown; all are in the table
 
 
 # --- the summary ---------------------------------------------------------------------------------
@@ -220,8 +221,12 @@ def _data_lines(data: Summary) -> Iterable[tuple[str, str]]:
     for entry in data["inputs"]:
         yield "input", f"{entry['path']}: {entry['format']}, since {entry['why']}"
     yield "rows", f"{data['rows']:,} read = {data['pairs']:,} pairs + {data['refused']:,} refused"
-    for reason in data["refused_by_reason"]:
+    reasons = data["refused_by_reason"]
+    for reason in reasons[:_REASONS]:
         yield "refused", f"{reason['rows']:,} × {reason['reason']} (first: line {reason['line']} of {reason['file']})"
+    if len(reasons) > _REASONS:
+        rows = sum(reason["rows"] for reason in reasons[_REASONS:])
+        yield "refused", f"{rows:,} × for {len(reasons) - _REASONS:,} other reasons; see the table refused"
     if data["ties"]:
         yield "ties", f"{_share(data['ties'], data['pairs'])}: no side was preferred; scored, but without weight"
     if data["exact_duplicates"]:

@@ -215,8 +215,8 @@ def _default_shard_pairs(pairs: int) -> int:
 def make_encoder(policy: ModelSource, config: ScoreConfig) -> Encoder:
     """The encoder that policy and reference share: the policy's tokenizer, within the policy's context."""
     tokenizer = models.load_tokenizer(policy, trust_remote_code=config.trust_remote_code)
-    context = models.read_config(policy).get("max_position_embeddings") or config.max_length
-    max_length = min(config.max_length, int(context))
+    context = models.context_length(policy, trust_remote_code=config.trust_remote_code)
+    max_length = min(config.max_length, context or config.max_length)
     max_prompt_length = min(config.max_prompt_length, max(1, max_length * 7 // 8))
     return Encoder(tokenizer, config.template, max_length=max_length, max_prompt_length=max_prompt_length)
 
@@ -238,7 +238,7 @@ class Worker:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.loaded: tuple[tuple[str, bool], Scorer] | None = None
+        self.loaded: tuple[str, Scorer] | None = None
 
     @cached_property
     def device(self) -> Device:
@@ -299,13 +299,15 @@ class Worker:
         return self.encoder.encode(list(zip(*columns, strict=True)))
 
     def _scorer(self, one: Pass) -> Scorer:
-        wanted = (one.source.fingerprint, one.features)
+        wanted = one.source.fingerprint
         if self.loaded is None or self.loaded[0] != wanted:
             self.loaded = None  # let go of the one before
             model = models.load_model(one.source, self.device, trust_remote_code=self.plan.config.trust_remote_code)
             batch_tokens = self.plan.compute.batch_tokens
             self.loaded = wanted, Scorer(model, self.device, batch_tokens=batch_tokens, features=one.features)
-        return self.loaded[1]
+        scorer = self.loaded[1]
+        scorer.features = one.features
+        return scorer
 
 
 class _Sequences:
@@ -342,6 +344,11 @@ def _pass_table(
 ) -> pa.Table:
     """One row a pair. A side without tokens has log-prob 0; an unscored pair has nulls and its reason."""
     padded_C = np.append(logp_C, 0.0)  # index −1: no token, log p = 0
+    finite_N = np.isfinite(padded_C[sequences.side_N2]).all(axis=1)
+    encoded = [
+        pair if isinstance(pair, str) or finite else "a log-prob is not finite; choose another --dtype"
+        for pair, finite in zip(encoded, finite_N, strict=True)
+    ]
     scored = [pair if isinstance(pair, TokenizedPair) else None for pair in encoded]
     columns: dict[str, list[Any]] = {
         "pair_id": pairs["pair_id"].to_pylist(),

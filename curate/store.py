@@ -16,6 +16,7 @@ before they are replaced. A stage whose fingerprint stands in the manifest need 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -38,6 +39,8 @@ from curate.schema import PAIRS, SCHEMA_VERSION
 STAGES = ("ingest", "score", "weigh")
 PART_PAIRS = 65_536
 GROUP_PAIRS = 1_024
+
+_VALUES_DEPEND_ON = ("gamma-curate", "torch", "transformers", "numpy", "pyarrow")
 
 Manifest = dict[str, Any]
 
@@ -183,7 +186,8 @@ class Run:
     def record(self, name: str, key: str, facts: Mapping[str, Any]) -> None:
         """Note that a stage is done."""
         manifest = self.manifest()
-        manifest["stages"][name] = {"fingerprint": key, "finished": _now(), **facts}
+        versions = {library: version_of(library) for library in _VALUES_DEPEND_ON}
+        manifest["stages"][name] = {"fingerprint": key, "finished": _now(), "versions": versions, **facts}
         self._write_manifest(manifest)
 
     def _write_manifest(self, manifest: Manifest) -> None:
@@ -218,8 +222,12 @@ class Run:
             base = part * PART_PAIRS
             low, high = max(start - base, 0), min(stop - base, PART_PAIRS)
             groups = range(low // GROUP_PAIRS, -(-high // GROUP_PAIRS))
-            file = pq.ParquetFile(self.pairs_path / f"{part:05d}.parquet")
-            table = file.read_row_groups([g for g in groups if g < file.num_row_groups], columns=columns)
+            path = self.pairs_path / f"{part:05d}.parquet"
+            try:
+                file = pq.ParquetFile(path)
+                table = file.read_row_groups([g for g in groups if g < file.num_row_groups], columns=columns)
+            except (OSError, pa.ArrowException) as error:
+                raise RunError(f"{path}: damaged; delete it and run curate audit again with the same data") from error
             pieces.append(table.slice(low - groups.start * GROUP_PAIRS, high - low))
         return pa.concat_tables(pieces) if pieces else PAIRS.empty_table().select(columns or PAIRS.names)
 
@@ -316,6 +324,14 @@ def _remove(paths: Iterable[Path]) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def version_of(distribution: str) -> str:
+    """The installed version of a library, in words where there is none."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _now() -> str:

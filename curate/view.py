@@ -124,7 +124,15 @@ class RunView:
 
     def sql(self, query: str, **parameters: Any) -> pd.DataFrame:
         """The result of a DuckDB query over the tables; `$name` in it stands for a parameter."""
-        return self._connection.execute(query, parameters or None).df()
+        try:
+            return self._connection.execute(query, parameters or None).df()
+        except duckdb.ProgrammingError:
+            raise  # the query is at fault
+        except duckdb.Error as error:
+            reason = " ".join(str(error).split())
+            raise RunError(
+                f"{self.path}: a table is damaged ({reason}); delete it and run curate audit again with the same data"
+            ) from error
 
     def features(self) -> dict[str, NDArray[np.float16]]:
         """Pooled hidden states by `side_layer`, each of shape (N, D), zeros where a side has none; loads them all.

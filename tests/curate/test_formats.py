@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 
 from curate.errors import ConfigError, InputError
 from curate.formats import (
+    _RATING_COLUMNS,
     FORMATS,
     MAPPED,
     Message,
@@ -878,3 +879,19 @@ def test_a_rating_needs_two_numbers(values):
 def test_what_the_format_has_set_stays():
     pair = Pair(SKY, BLUE, GREEN, False, "own", (Vote("ann", -1),), 1.0, 2.0)
     assert with_extras(pair, {"source": "x", "annotator": "y", "score_chosen": 8, "score_rejected": 9}) == pair
+
+
+@pytest.mark.parametrize("name", ["ultrafeedback_binarized", "argilla_cleaned", "argilla_responses"])
+def test_equal_ratings_are_a_tie_where_the_label_was_made_from_them(name):
+    chosen, rejected = next(both for both in _RATING_COLUMNS if both[0] in example_of(name))
+    assert not FORMATS[name].read(example_of(name)).tie
+    assert FORMATS[name].read(example_of(name, **{chosen: 4, rejected: 4.0})).tie
+    assert not FORMATS["trl_standard"].read({**example_of("trl_standard"), chosen: 4, rejected: 4}).tie
+
+
+def test_a_whole_label_may_be_written_with_a_fraction():
+    form = mapped(
+        {"prompt": "p", "response_a": "a", "response_b": "b", "label": "l"}, {"a": "1.0", "b": "2", "tie": "0"}
+    )
+    for label, chosen in ((1, "x"), ("1.0", "x"), (2.0, "y"), ("2", "y")):
+        assert form.read({"p": "q", "a": "x", "b": "y", "l": label}).chosen == (assistant(chosen),)

@@ -483,3 +483,14 @@ def test_real_pairs_with_the_default_model(real_data):
     scorer = Scorer(model, CPU)
     assert (scorer.kernel, scorer.width) == ("packed", 576)
     assert_right(scorer.score(groups), slow_scores(model, groups), atol=1e-3)
+
+
+def test_the_output_layer_stays_in_float32_under_autocast():
+    head = torch.nn.Linear(8, 16, bias=False)
+    states = torch.randn(3, 8, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert head(states).dtype == torch.bfloat16
+        logprobs._keep_in_float32(head)
+        logits = head(states)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, states.float() @ head.weight.T, rtol=1e-6, atol=1e-6)

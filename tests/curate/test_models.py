@@ -12,7 +12,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, dynamic_module_utils
+from transformers import AutoModelForCausalLM, GPT2Config, MambaConfig, dynamic_module_utils
 
 from curate import models
 from curate.config import ScoreConfig
@@ -67,7 +67,7 @@ def test_a_folder(folder):
     source = resolve(str(folder))
     assert (source.spec, source.path) == (str(folder), str(folder))
     assert models.describe(source) == {"spec": str(folder), "path": str(folder), "fingerprint": source.fingerprint}
-    assert models.read_config(source)["model_type"] == "llama"
+    assert models.context_length(source) == 512
     model = load_model(source, CPU)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -228,7 +228,7 @@ def test_a_configuration_of_no_causal_model(folder, text, expected):
 
 def test_a_configuration_that_is_no_json(folder):
     (folder / "config.json").write_text("{nope", encoding="utf-8")
-    assert "cannot be loaded: Expecting property name" in refusal(models.read_config, resolve(str(folder)))
+    assert "cannot be loaded: " in refusal(models.context_length, resolve(str(folder)))
 
 
 def test_missing_weights_are_not_made_up(folder):
@@ -423,7 +423,14 @@ def test_a_gguf_is_the_model_that_it_was_made_from(tiny_gguf, tiny_policy):
     )
     assert tokenizer.chat_template == expected.chat_template
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|begin|>", "<|end|>")
-    assert models.read_config(source)["max_position_embeddings"] == 512
+    assert models.context_length(source) == 512
+
+
+def test_the_context_of_models_that_name_it_otherwise(tmp_path):
+    GPT2Config(n_positions=64).save_pretrained(tmp_path)
+    assert models.context_length(models.ModelSource("gpt2", str(tmp_path), "")) == 64
+    MambaConfig().save_pretrained(tmp_path)
+    assert models.context_length(models.ModelSource("mamba", str(tmp_path), "")) is None
 
 
 def test_a_conversion_says_so_once_and_is_kept(tiny_gguf, cache, monkeypatch):

@@ -564,3 +564,19 @@ def test_urls_of_other_file_systems(request):
 def test_sha256_is_of_the_bytes_on_disk(put, packing):
     data = PACKERS[packing](JSON_LINES.encode())
     assert readers.sha256(put(f"a.jsonl{packing}", data)) == hashlib.sha256(data).hexdigest()
+
+
+def test_a_folders_runs_are_passed_over_and_other_manifests_are_not(tmp_path):
+    for name in ("a.jsonl", "run/pairs.jsonl", "other/b.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"a": 1}\n', encoding="utf-8")
+    (tmp_path / "run" / "manifest.json").write_text('{"schema_version": 1, "stages": {}}', encoding="utf-8")
+    (tmp_path / "other" / "manifest.json").write_text('[{"b": 2}]', encoding="utf-8")
+    found = [name.removeprefix(f"{tmp_path}/") for name in find_files((str(tmp_path),))]
+    assert found == ["a.jsonl", "other/b.jsonl", "other/manifest.json"]
+
+
+def test_json_lines_in_a_json_file_may_have_a_very_long_first_line(tmp_path):
+    file = tmp_path / "long.json"
+    file.write_text(json.dumps({"prompt": "," * 70_000}) + '\n{"prompt": "b"}\n', encoding="utf-8")
+    assert [len(row.values["prompt"]) for row in read_rows(str(file))] == [70_000, 1]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,6 +23,7 @@ from curate.pairs import ingest
 from curate.schema import PASS, SCORES, features_schema
 from curate.scoring import Worker
 from curate.store import Run, remove_leftovers
+from curate.tokens import TokenizedPair
 from curate.view import RunView
 
 CPU = ComputeConfig(device="cpu")
@@ -654,3 +656,18 @@ def test_a_run_may_move(finished, run, tmp_path, config, loaded):
     score(moved, config, CPU)
     assert loaded == []
     assert same_features(RunView(moved.path).features(), RunView(finished.path).features())
+
+
+def test_a_log_prob_that_is_not_finite_is_a_reason_not_a_score():
+    encoded = [TokenizedPair((1,), (2,), (3,), (1,)), TokenizedPair((1,), (2,), (), (1,)), "the template refuses it"]
+    sequences = scoring._Sequences(encoded, unconditional=False)
+    pairs = pa.table({"pair_id": ["a", "b", "c"], "row": [0, 1, 2]})
+    assert sequences.side_N2.tolist() == [[0, 1], [0, -1], [-1, -1]]
+    table = scoring._pass_table(pairs, encoded, sequences, np.array([-1.0, -np.inf])).to_pydict()
+    assert table["chosen_logp"] == [None, -1.0, None]
+    assert table["rejected_logp"] == [None, 0.0, None]
+    assert table["unscored"] == [
+        "a log-prob is not finite; choose another --dtype",
+        None,
+        "the template refuses it",
+    ]

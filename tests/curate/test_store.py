@@ -328,6 +328,7 @@ def test_a_recorded_stage(run):
     run.record("ingest", "key", {"pairs": 3, "note": "é"})
     record = run.require("ingest")
     assert record.pop("finished").endswith("+00:00")
+    assert record.pop("versions")["pyarrow"] == pa.__version__
     assert record == {"fingerprint": "key", "pairs": 3, "note": "é"}
     assert run.count_pairs() == 3
     assert run.lost_table("ingest") == run.refused_path
@@ -344,7 +345,8 @@ def test_a_recorded_stage(run):
 def test_a_stage_recorded_again_replaces_its_record(run):
     run.record("ingest", "one", {"pairs": 1, "ties": 0})
     run.record("ingest", "two", {"pairs": 2})
-    assert {**run.require("ingest"), "finished": ""} == {"fingerprint": "two", "finished": "", "pairs": 2}
+    record = run.require("ingest")
+    assert (record["fingerprint"], record["pairs"], "ties" in record) == ("two", 2, False)
 
 
 @pytest.mark.parametrize("name", STAGES)
