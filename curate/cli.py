@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -360,6 +361,7 @@ def _interrupted(*_: object) -> None:
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGINT, _interrupted)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads give a busy core away instead of spinning
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or pipe that does not know γ
     try:
