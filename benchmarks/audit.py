@@ -4,8 +4,8 @@
     python benchmarks/audit.py --device cuda --model llama-1b --dtype tf32 --pairs 2000
     python benchmarks/audit.py --device cuda --model llama-1b --dtype float16 --pairs 2000
 
-The model is random and takes its tokenizer from the embedded default model; texts are random words of this text, their lengths
-spread as in `scoring.py`, which compares the kernel alone with a padded scorer and with float64.
+The model is random and takes its tokenizer from the embedded default model; texts are random words of this text, their
+lengths spread as in `scoring.py`, which compares the kernel alone with a padded scorer and with float64.
 """
 
 from __future__ import annotations
