@@ -7,7 +7,7 @@ import os
 from curate.config import AuditConfig
 from curate.engines import score
 from curate.pairs import ingest
-from curate.progress import progress_bar
+from curate.progress import progress_bar, say
 from curate.store import Run
 from curate.view import RunView
 from curate.weighing import weigh
@@ -31,5 +31,5 @@ def audit(config: AuditConfig, run: str | os.PathLike[str], *, replace_data: boo
         ingest(config.ingest, opened, progress, replace_data=replace_data)
     if score(opened, config.score, config.compute) is None:
         return None
-    weigh(opened, config.weigh)
+    weigh(opened, config.weigh, say)
     return RunView(run)

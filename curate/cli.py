@@ -20,7 +20,7 @@ import typer
 
 from curate.config import DEFAULT_MODEL, AuditConfig, ComputeConfig, IngestConfig, ScoreConfig, WeighConfig
 from curate.errors import ConfigError, CurateError
-from curate.progress import printable
+from curate.progress import printable, say
 
 if TYPE_CHECKING:
     from curate.view import RunView
@@ -211,7 +211,7 @@ def weigh(
     from curate.store import Run
     from curate.weighing import weigh as run_weigh
 
-    run_weigh(Run.open(run), config)
+    run_weigh(Run.open(run), config, say)
     _open_and_print(run, as_json=as_json)
 
 
@@ -321,8 +321,10 @@ def _next_step(summary: dict[str, Any]) -> str:
         return f"Next: curate score {run}"
     if "margins" not in summary:
         return f"Next: curate weigh {run}"
+    lowest = summary["margins"]["lowest"][0]["pair_id"][:8]
     return (
-        f"Next: curate show {run} PAIR_ID prints one pair; curate weigh {run} --tau 3 tries another setting;\n"
+        f"Next: curate show {run} {lowest} prints the pair of the lowest margin;\n"
+        f"      curate weigh {run} --tau 3 tries another setting;\n"
         f"      any Parquet reader opens {run}/weights.parquet"
     )
 

@@ -105,6 +105,8 @@ def _work_here(plan: Plan, tasks: list[Task]) -> None:
     worker = Worker(plan)
     with progress_bar("scoring", sum(task.pairs for task in tasks)) as progress:
         for task in tasks:
+            if task.shard is None:
+                progress.say("scoring: the noise floor, some pairs again one sequence at a time")
             progress.advance(worker.do(task))
 
 

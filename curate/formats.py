@@ -134,9 +134,12 @@ def detect(profile: Profile, where: str) -> Format:
     if fitting:
         names = ", ".join(form.name for form in fitting)
         raise InputError(f"{where}: ambiguous, it could be {names}; choose with --format (columns: {columns})")
+    mapping = "prompt=…,chosen=…,rejected=…"
+    if {"response_a", "response_b"} <= profile.kinds.keys():
+        mapping = "prompt=…,response_a=response_a,response_b=response_b,label=…"
     raise InputError(
         f"{where}: no known preference format (columns: {columns}); "
-        "name them with --columns prompt=…,chosen=…,rejected=… (curate formats lists what is known)"
+        f"name them with --columns {mapping} (curate formats lists what is known)"
     )
 
 

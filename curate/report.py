@@ -18,6 +18,11 @@ Summary = dict[str, Any]
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BARS = " ▁▂▃▄▅▆▇█"
 _BINS = 40
+_SUSPECTS = 5
+_BLANK = " OR ".join(
+    f"list_bool_and(list_transform({side}, lambda turn: regexp_full_match(turn.content, '\\s*')))"
+    for side in ("chosen", "rejected")
+)
 _REASONS = 10  # shown; all are in the table
 
 
@@ -63,6 +68,7 @@ def _data(view: RunView) -> Summary:
         ],
         **{name: ingested[name] for name in ("rows", "pairs", "ties", "refused")},
         "exact_duplicates": duplicates,
+        "blank_sides": _records(view, f"SELECT count(*) AS n FROM pairs WHERE {_BLANK}")[0]["n"],
         "refused_by_reason": reasons,
     }
 
@@ -127,6 +133,10 @@ def _margins(view: RunView) -> Summary:
         **counts,
         "noise_floor": weighed["noise_floor"],
         "histogram": _histogram(view),
+        "lowest": _records(
+            view,
+            f"SELECT pair_id, row, margin FROM weights WHERE weight IS NOT NULL ORDER BY margin, row LIMIT {_SUSPECTS}",
+        ),
     }
 
 
@@ -231,6 +241,8 @@ def _data_lines(data: Summary) -> Iterable[tuple[str, str]]:
         yield "ties", f"{_share(data['ties'], data['pairs'])}: no side was preferred; scored, but without weight"
     if data["exact_duplicates"]:
         yield "duplicates", f"{_share(data['exact_duplicates'], data['pairs'])} repeat a pair word for word"
+    if data["blank_sides"]:
+        yield "blank", f"{_share(data['blank_sides'], data['pairs'])} have a side without any text"
 
 
 def _scoring_lines(scoring: Summary) -> Iterable[tuple[str, str]]:
@@ -259,7 +271,7 @@ def _margin_lines(margins: Summary, length: Summary) -> Iterable[tuple[str, str]
     top = max(histogram["counts"]) or 1
     bars = "".join(_BARS[-(-number * 8 // top)] for number in histogram["counts"])
     yield "1 % to 99 %", f"{histogram['low']:+.2f} {bars} {histogram['high']:+.2f}"
-    yield "quantiles", _quantiles(margins)
+    yield "quantiles", f"{_quantiles(margins)}; {margins['min']:.3g} to {margins['max']:.3g}"
     yield (
         "sign",
         (
@@ -287,6 +299,7 @@ def _margin_lines(margins: Summary, length: Summary) -> Iterable[tuple[str, str]
     )
     if length["rank_correlation"] is not None:
         yield "", f"rank correlation of margin and length difference {length['rank_correlation']:+.2f}"
+    yield "lowest", ", ".join(f"{pair['pair_id'][:8]} {pair['margin']:.3g}" for pair in margins["lowest"])
     yield "caution", "the margin of a policy that was not trained for this says little about label noise"
 
 

@@ -7,6 +7,7 @@ pair that has a margin and is not a tie; the others keep a null weight.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,11 @@ from curate.store import Run, atomic_path, fingerprint, parquet_writer
 _SIDES = ("chosen", "rejected")
 
 
-def weigh(run: Run, config: WeighConfig) -> dict[str, Any]:
+def weigh(run: Run, config: WeighConfig, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Compute margins and γ-PO weights, unless they are there already.
+
+    Args:
+        say: told which settings replace those that the run's weights had.
 
     Returns:
         What the manifest says of the stage.
@@ -39,10 +43,18 @@ def weigh(run: Run, config: WeighConfig) -> dict[str, Any]:
     with run.lock():
         if run.is_done("weigh", key):
             return run.require("weigh")
+        if (before := run.stage("weigh")) is not None:
+            _say_changes(before["config"], as_json(config), say)
         started = time.monotonic()
         facts = _weigh(run, scored, config)
         run.record("weigh", key, {**facts, "seconds": round(time.monotonic() - started, 3)})
     return run.require("weigh")
+
+
+def _say_changes(before: dict[str, Any], after: dict[str, Any], say: Callable[[str], None]) -> None:
+    changed = [f"{name} {before.get(name)} → {value}" for name, value in after.items() if before.get(name) != value]
+    if changed:
+        say(f"weights: computed again with {', '.join(changed)}")
 
 
 def _weigh(run: Run, scored: dict[str, Any], config: WeighConfig) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from curate.errors import ConfigError, RunError
 from curate.formats import FORMATS, MAPPED
 from curate.progress import printable
 from curate.store import Run
+from curate.view import RunView
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "data" / "demo.jsonl"
@@ -131,13 +132,17 @@ def test_an_audit_says_what_it_does_and_what_to_do_next(audited):
         "scoring 12 pairs (policy, reference): worker 1 of 1 on cpu in float32",
     ]
     assert done.stdout.startswith(f"Audit of {run}\n")
+    with RunView(run) as view:
+        margins = view.table("weights").dropna()["margin"]
+    lowest = re.search(rf"show {run} (\w+) prints", done.stdout)[1]
     assert re.findall(r"^\S.*", done.stdout, re.MULTILINE) == [
         f"Audit of {run}",
         "Scoring",
         "Margins (dpo_norm, β = 10)",
         "γ-PO weights",
-        f"Next: curate show {run} PAIR_ID prints one pair; curate weigh {run} --tau 3 tries another setting;",
+        f"Next: curate show {run} {lowest} prints the pair of the lowest margin;",
     ]
+    assert json.loads(call("show", run, lowest, "--json").stdout)["margin"] == min(margins)
 
 
 def test_each_stage_says_what_comes_next(read, model_options):

@@ -101,6 +101,10 @@ def test_data(stages):
     assert summaries["weigh"]["run"] == str(run.path)
     assert (data["rows"], data["pairs"], data["refused"]) == (63, len(pairs), len(refused)) == (63, 60, 3)
     assert data["ties"] == pairs["tie"].sum() == 11
+    blank = [
+        [all(not turn["content"].strip() for turn in side) for side in pairs[name]] for name in ("chosen", "rejected")
+    ]
+    assert data["blank_sides"] == np.any(blank, axis=0).sum() == 2
     assert data["exact_duplicates"] == pairs["pair_id"].duplicated().sum() == 4
     assert data["inputs"] == [
         {
@@ -170,6 +174,8 @@ def test_margins(stages):
     assert margins["labelled"] == len(labelled) < margin.notna().sum()
     assert margins["positive"] == (labelled > 0).sum() > 0
     assert margins["negative"] == (labelled < 0).sum() > 0
+    expected = tables["weights"][tables["weights"]["weight"].notna()].sort_values(["margin", "row"])
+    assert [pair["row"] for pair in margins["lowest"]] == expected["row"].head(5).tolist()
     assert margins["without_margin"] == margin.isna().sum() == 3  # two empty and a forbidden side
     assert margins["unresolved"] == (margin.abs() < 2 * margins["noise_floor"]["sigma"]).sum()
     rescored = pd.read_parquet(next(run.path.glob("scores/policy-*/noise_floor.parquet")))
@@ -245,6 +251,7 @@ def test_text_of_the_data(stages):
         ("refused", f"1 × {reasons[2]} (first: line 13 of votes.jsonl)"),
         ("ties", "11 (18.3%): no side was preferred; scored, but without weight"),
         ("duplicates", "4 (6.7%) repeat a pair word for word"),
+        ("blank", "2 (3.3%) have a side without any text"),
     ]
     assert reasons[0].startswith("label is '?'")
     assert reasons[2].startswith("label is None")
@@ -253,10 +260,10 @@ def test_text_of_the_data(stages):
 def test_text_of_the_scores(stages, tiny_policy, tiny_reference):
     run, summaries, tables = stages
     found, scores = lines_of(summaries["score"]), tables["scores"]
-    assert found[:7] == lines_of(summaries["ingest"])
+    assert found[:8] == lines_of(summaries["ingest"])
     cut = [int(scores[f"{part}_truncated"].sum()) for part in ("prompt", "chosen", "rejected")]
-    values = dict(found[8:])
-    assert found[7] == ("Scoring", "")
+    values = dict(found[9:])
+    assert found[8] == ("Scoring", "")
     assert list(values) == ["policy", "reference", "how", "speed", "unscored", "truncated", "identical"]
     assert (values["policy"], values["reference"]) == (str(tiny_policy), str(tiny_reference))
     assert values["how"] == f"float32 on cpu, packed kernel, {run.path.parent / 'own.jinja'} template"

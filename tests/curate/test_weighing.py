@@ -146,10 +146,20 @@ def test_rows_stand_in_the_scores_order(run):
 def test_the_settings_are_in_the_footer_and_in_the_manifest(run):
     config = WeighConfig(margin="simpo", beta=2.0, gamma_beta_ratio=0.3, tau=5.0)
     record = weigh(run, config)
-    facts = {name: record[name] for name in record if name not in ("fingerprint", "finished", "seconds")}
+    facts = {name: record[name] for name in record if name not in ("fingerprint", "finished", "versions", "seconds")}
     assert read_metadata(run.weights_path) == facts
     assert facts["config"] == {"margin": "simpo", "beta": 2.0, "gamma_beta_ratio": 0.3, "tau": 5.0}
     assert (facts["gamma0"], facts["tau"], facts["population"]) == (0.6, 5.0, 4)
+
+
+def test_settings_that_replace_others_are_said(run):
+    said = []
+    for config in (WeighConfig(), WeighConfig(), WeighConfig(beta=2.0, tau=3.0), WeighConfig()):
+        weigh(run, config, said.append)
+    assert said == [
+        "weights: computed again with beta 10.0 → 2.0, tau 10.0 → 3.0",
+        "weights: computed again with beta 2.0 → 10.0, tau 3.0 → 10.0",
+    ]
 
 
 @pytest.mark.parametrize(
