@@ -8,7 +8,7 @@ SLURM_NTASKS. Nothing is exchanged but files, so a process may die and come back
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,8 +139,8 @@ def _connect(ray: Any, compute: ComputeConfig) -> None:
 def _score_on_cluster(ray: Any, run: Run, config: ScoreConfig, compute: ComputeConfig) -> dict[str, Any]:
     from ray.util import ActorPool
 
-    resources = ray.cluster_resources()
-    kind, workers, needs = _share_out(resources, compute)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    kind, workers, needs = _share_out(nodes, compute)
     dtype = config.dtype if config.dtype != "auto" else {"cpu": "float32", "cuda": "tf32"}[kind]
     plan = make_plan(Run(run.path.resolve()), config, compute, Device(kind, dtype), say)
     if (done := _finished(plan)) is not None:
@@ -166,13 +166,19 @@ def _score_on_cluster(ray: Any, run: Run, config: ScoreConfig, compute: ComputeC
     return merged
 
 
-def _share_out(resources: Mapping[str, float], compute: ComputeConfig) -> tuple[str, int, dict[str, float]]:
-    """Device kind, number of workers and what each of them takes from the cluster."""
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+def _share_out(nodes: Sequence[Mapping[str, float]], compute: ComputeConfig) -> tuple[str, int, dict[str, float]]:
+    """Device kind, number of workers and what each of them takes from its node."""
+    gpus, cpus = (sum(int(node.get(unit, 0)) for node in nodes) for unit in ("GPU", "CPU"))
     on_gpu = compute.device == "cuda" or (compute.device == "auto" and gpus > 0)
-    available = gpus if on_gpu else cpus
+    available = gpus if on_gpu else max(cpus, 1)
     workers = compute.workers or (gpus if on_gpu else max(1, cpus // 2))
     if not 0 < workers <= available:
         unit = "GPUs" if on_gpu else "CPUs"
         raise ConfigError(f"{workers} workers were asked for, but the Ray cluster has {available} {unit}")
-    return ("cuda", workers, {"num_gpus": 1}) if on_gpu else ("cpu", workers, {"num_cpus": cpus // workers})
+    return ("cuda", workers, {"num_gpus": 1}) if on_gpu else ("cpu", workers, {"num_cpus": _cpus_each(nodes, workers)})
+
+
+def _cpus_each(nodes: Sequence[Mapping[str, float]], workers: int) -> int:
+    """The most CPUs that every worker can have, given that none is spread over two nodes."""
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    return next((each for each in range(max(cpus), 1, -1) if sum(one // each for one in cpus) >= workers), 1)

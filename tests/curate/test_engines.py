@@ -159,7 +159,7 @@ def test_an_impossible_world(environment, workers, message):
     ],
 )
 def test_what_each_ray_worker_gets(resources, compute, share):
-    assert _share_out(resources, ComputeConfig(engine="ray", **compute)) == share
+    assert _share_out([resources], ComputeConfig(engine="ray", **compute)) == share
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,16 @@ def test_what_each_ray_worker_gets(resources, compute, share):
 )
 def test_more_ray_workers_than_there_is_room_for(resources, compute, message):
     with pytest.raises(ConfigError, match=message):
-        _share_out(resources, ComputeConfig(engine="ray", **compute))
+        _share_out([resources], ComputeConfig(engine="ray", **compute))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers", "each"),
+    [([3, 3], 2, 3), ([4, 1, 1], 2, 2), ([4, 1, 1], 3, 1), ([8, 8], 3, 4), ([2], 2, 1), ([0, 5], 1, 5)],
+)
+def test_no_ray_worker_needs_more_than_a_node_has(cpus, workers, each):
+    nodes = [{"CPU": float(one)} for one in cpus]
+    assert _share_out(nodes, ComputeConfig(engine="ray", workers=workers)) == ("cpu", workers, {"num_cpus": each})
 
 
 # --- several processes ---
