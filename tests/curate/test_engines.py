@@ -16,7 +16,6 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from curate import audit, engines, store
 from curate.config import AuditConfig, ComputeConfig, IngestConfig, ScoreConfig
@@ -34,15 +33,6 @@ ROWS = [
     {"prompt": f"question {i // 2}", "chosen": f"good answer {i} " * (i % 3), "rejected": f"bad answer {i}"}
     for i in range(20)
 ] + [{"prompt": "question", "chosen": 1, "rejected": None}]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads wait for each other where another process has a core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write_rows(path, rows=ROWS):

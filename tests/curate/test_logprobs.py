@@ -120,14 +120,6 @@ def assert_right(scored, expected, atol=1e-4):
 MIXED = random_groups(3, (1, 30), (20, 1, 50, 3), (60, 60, 2), (1, 1), (7, 5, 5, 1, 90), (150, 1))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def llama():
     return make("llama")

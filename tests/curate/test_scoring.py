@@ -58,15 +58,6 @@ PAIRS_THERE = [(row, *values) for row, values in enumerate(ROWS) if values[3] !=
 UNSCORED = "the chat template refuses it: not that word"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads wait for each other where another process has a core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def load_rows(run, path, rows, **options):
     names = ("q", "a", "b", "label")
     path.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows))

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from curate import audit, pairs, store
 from curate.config import AuditConfig, ComputeConfig, IngestConfig, ScoreConfig, WeighConfig
@@ -32,15 +31,6 @@ ROWS[5] = ROWS[1]
 ROWS[3], ROWS[8] = {"prompt": "q", "chosen": 1, "rejected": None}, {"prompt": "q", "chosen": "good"}
 ROWS[6] = {"prompt": "q6 ", "chosen": "", "rejected": 'it\'s 100% "quoted"; DROP TABLE pairs --'}
 THERE = [0, 1, 2, 4, 5, 6, 7, 9]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads wait for each other where another process has a core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
