@@ -43,11 +43,12 @@ def weigh(run: Run, config: WeighConfig, say: Callable[[str], None] = lambda lin
     with run.lock():
         if run.is_done("weigh", key):
             return run.require("weigh")
-        if (before := run.stage("weigh")) is not None:
-            _say_changes(before["config"], as_json(config), say)
+        before = run.stage("weigh")
         started = time.monotonic()
         facts = _weigh(run, scored, config)
         run.record("weigh", key, {**facts, "seconds": round(time.monotonic() - started, 3)})
+    if before is not None:
+        _say_changes(before["config"], as_json(config), say)
     return run.require("weigh")
 
 
