@@ -36,6 +36,8 @@ Settings = TypeVar("Settings", ScoreConfig, ComputeConfig, WeighConfig)
 
 _READING, _MODELS, _WHERE, _WEIGHTS = "Reading", "Models and scoring", "Where it runs", "Margins and weights"
 
+_TEXTS = ("prompt", "chosen", "rejected")
+
 Data = Annotated[
     list[str], typer.Argument(help="Files, globs or folders: Parquet, JSON, JSONL, CSV, TSV; any fsspec URL.")
 ]
@@ -334,14 +336,23 @@ def _print_pair(record: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         _print_json(plain)
         return
-    for name, value in plain.items():
-        if name in ("prompt", "chosen", "rejected"):
-            typer.echo(f"\n{name}")
-            for turn in value:
-                text = printable(turn["content"], keep="\n")
-                typer.echo(f"  {turn['role']}: {text}")
-        elif name != "original" and value is not None:
-            typer.echo(f"{name:24} {printable(str(value))}")
+    facts = {name: value for name, value in plain.items() if name not in ("original", *_TEXTS)}
+    for name, value in facts.items():
+        if value is not None and value is not False and value != []:
+            typer.echo(f"{name:24} {printable(_fact(value))}")
+    for name in _TEXTS:
+        typer.echo(f"\n{name}")
+        for turn in plain[name]:
+            text = printable(turn["content"], keep="\n").replace("\n", "\n    ")
+            typer.echo(f"  {turn['role']}: {text}")
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(f"{vote['annotator']} {vote['vote']:+d}" for vote in value)
+    return "yes" if value is True else str(value)
 
 
 def _plain(value: Any) -> Any:

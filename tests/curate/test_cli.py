@@ -381,8 +381,10 @@ def test_a_pair_by_the_beginning_of_its_id(audited):
     line = json.loads(DEMO.read_text(encoding="utf-8").splitlines()[3])
     values = dict(re.findall(r"^(\w+) {2,}(.*)$", shown, re.MULTILINE))
     assert (values["pair_id"], values["row"], values["line"]) == (pairs["pair_id"][3], "3", "4")
-    assert float(values["margin"]) == weights["margin"][3]
-    assert float(values["weight"]) == weights["weight"][3]
+    assert float(values["margin"]) == pytest.approx(weights["margin"][3], rel=1e-5)
+    assert float(values["weight"]) == pytest.approx(weights["weight"][3], rel=1e-5)
+    assert values["votes"] == f"{line['annotator']} +1"
+    assert "tie" not in values  # what is not so is not listed
     for name, role in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")):
         assert f"\n{name}\n  {role}: {line[name]}\n" in shown
     assert not {"original", "unscored", "policy_unconditional_chosen_logp"} & values.keys()
@@ -392,7 +394,7 @@ def test_a_pair_without_scores(read):
     pairs = pd.read_parquet(read / "pairs")
     shown = call("show", read, pairs["pair_id"][1]).stdout
     assert re.findall(r"^(\w+)", shown, re.MULTILINE) == [
-        *("pair_id", "row", "prompt", "chosen", "rejected", "tie", "source", "votes", "file", "line")
+        *("pair_id", "row", "source", "votes", "file", "line", "prompt", "chosen", "rejected")
     ]
 
 
@@ -445,7 +447,7 @@ def test_one_pair_is_harmless(hostile):
     assert pair["source"] == f"s{HOSTILE}"
     shown = call("show", run, pair["pair_id"]).stdout
     assert_harmless(shown)
-    assert f"\nprompt\n  user: p{TAMED}\nq\n" in shown
+    assert f"\nprompt\n  user: p{TAMED}\n    q\n" in shown
     assert f"  assistant: c{TAMED}\n" in shown
     assert f"source                   s{TAMED}\n" in shown
     assert TAMED.replace(r"\x00", "") + ".jsonl\n" in shown
