@@ -394,7 +394,7 @@ def test_a_pair_without_scores(read):
     pairs = pd.read_parquet(read / "pairs")
     shown = call("show", read, pairs["pair_id"][1]).stdout
     assert re.findall(r"^(\w+)", shown, re.MULTILINE) == [
-        *("pair_id", "row", "source", "votes", "file", "line", "prompt", "chosen", "rejected")
+        *("pair_id", "row", "source", "file", "line", "prompt", "chosen", "rejected")
     ]
 
 
