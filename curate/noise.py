@@ -57,8 +57,8 @@ class LapseFit:
 
     @property
     def can_tell(self) -> bool:
-        """Whether the data says how noisy it is: the margins carry information, and the interval is narrow enough."""
-        return self.p_value < 0.05 and self.high - self.low <= _WIDEST_INTERVAL
+        """Whether the data says how noisy it is. Margins without information fit any rate, so 0 to 0.5."""
+        return self.high - self.low <= _WIDEST_INTERVAL
 
 
 @dataclass(frozen=True)
