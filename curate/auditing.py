@@ -1,20 +1,22 @@
-"""All stages in a row: a preference file in, a run with scores and weights out."""
+"""All stages in a row: a preference file in, a diagnosed run out."""
 
 from __future__ import annotations
 
 import os
 
-from curate.config import AuditConfig
+from curate.config import AuditConfig, DiagnoseConfig
+from curate.diagnosing import DIAGNOSE_STEPS, diagnose
 from curate.engines import score
 from curate.pairs import ingest
 from curate.progress import progress_bar, say
+from curate.selftest import QUICK, selftest
 from curate.store import Run
 from curate.view import RunView
 from curate.weighing import weigh
 
 
 def audit(config: AuditConfig, run: str | os.PathLike[str], *, replace_data: bool = False) -> RunView | None:
-    """Read, score and weigh; what is done already is not done again.
+    """Read, score, weigh, diagnose and test the diagnosis; what is done already is not done again.
 
     Args:
         run: the run's folder; made where there is none.
@@ -32,4 +34,18 @@ def audit(config: AuditConfig, run: str | os.PathLike[str], *, replace_data: boo
     if score(opened, config.score, config.compute) is None:
         return None
     weigh(opened, config.weigh, say)
+    examine(opened, config.diagnose)
     return RunView(run)
+
+
+def examine(run: Run, config: DiagnoseConfig) -> None:
+    """Diagnose a run, and test the diagnosis where that was not done yet and there are pairs enough.
+
+    Raises:
+        CurateError: see the stages.
+    """
+    with progress_bar("diagnosing", DIAGNOSE_STEPS, "steps") as progress:
+        facts = diagnose(run, config, progress)
+    if facts["noise"] is not None and run.stage("selftest") is None:
+        with progress_bar("self-test", QUICK.plantings, "plantings") as progress:
+            selftest(run, QUICK, progress)

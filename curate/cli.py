@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from curate.config import DEFAULT_MODEL, AuditConfig, ComputeConfig, IngestConfig, ScoreConfig, WeighConfig
+from curate.config import (
+    DEFAULT_MODEL,
+    PLANS,
+    AuditConfig,
+    ComputeConfig,
+    DiagnoseConfig,
+    IngestConfig,
+    ScoreConfig,
+    SelftestConfig,
+    WeighConfig,
+)
 from curate.errors import ConfigError, CurateError
 from curate.progress import printable, say
 
@@ -32,9 +42,10 @@ app = typer.Typer(
     help="Find, see and fix the noise in a preference dataset.",
 )
 
-Settings = TypeVar("Settings", ScoreConfig, ComputeConfig, WeighConfig)
+Settings = TypeVar("Settings", ScoreConfig, ComputeConfig, WeighConfig, DiagnoseConfig)
 
-_READING, _MODELS, _WHERE, _WEIGHTS = "Reading", "Models and scoring", "Where it runs", "Margins and weights"
+_READING, _MODELS, _WHERE = "Reading", "Models and scoring", "Where it runs"
+_WEIGHTS, _DIAGNOSIS = "Margins and weights", "Diagnosis"
 
 _TEXTS = ("prompt", "chosen", "rejected")
 
@@ -66,6 +77,10 @@ Policy = Annotated[
 ]
 Reference = Annotated[str | None, typer.Option(help="The reference model, as --policy.", rich_help_panel=_MODELS)]
 Unconditional = Annotated[bool, typer.Option(help="Also score log p(y) without the prompt.", rich_help_panel=_MODELS)]
+RewardModel = Annotated[
+    str | None,
+    typer.Option(help="Also score with a reward model: a folder or hub id of a classifier.", rich_help_panel=_MODELS),
+]
 Features = Annotated[bool, typer.Option(help="Also keep pooled hidden states.", rich_help_panel=_MODELS)]
 Template = Annotated[str, typer.Option(help="auto, chat, plain, raw or a Jinja file.", rich_help_panel=_MODELS)]
 MaxLength = Annotated[int, typer.Option(help="Tokens a sequence.", rich_help_panel=_MODELS)]
@@ -92,6 +107,23 @@ Margin = Annotated[str, typer.Option(help="dpo, dpo_norm, simpo or auto.", rich_
 Beta = Annotated[float, typer.Option(help="β, the reward's scale.", rich_help_panel=_WEIGHTS)]
 Ratio = Annotated[float, typer.Option("--gamma-beta-ratio", help="γ0/β.", rich_help_panel=_WEIGHTS)]
 Tau = Annotated[float, typer.Option(help="τ, the pull towards equal weights.", rich_help_panel=_WEIGHTS)]
+Signals = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A file with more signals, joined by pair_id, row or an id of the data; may be repeated.",
+        rich_help_panel=_DIAGNOSIS,
+    ),
+]
+FoldParts = Annotated[int, typer.Option("--folds", help="Parts of the cross-fitting.", rich_help_panel=_DIAGNOSIS)]
+Repeats = Annotated[int, typer.Option(help="Times the cross-fitting is repeated.", rich_help_panel=_DIAGNOSIS)]
+FlipAt = Annotated[
+    float,
+    typer.Option("--p-flip", help="Probability from which on a pair is called flipped.", rich_help_panel=_DIAGNOSIS),
+]
+NearTie = Annotated[
+    float,
+    typer.Option(help="Ambiguous: P(chosen is better) within 1/2 ± this.", rich_help_panel=_DIAGNOSIS),
+]
 
 
 @app.command()
@@ -107,6 +139,7 @@ def audit(
     policy: Policy = DEFAULT_MODEL,
     reference: Reference = None,
     unconditional: Unconditional = False,
+    reward_model: RewardModel = None,
     features: Features = True,
     template: Template = "auto",
     max_length: MaxLength = 2048,
@@ -123,15 +156,21 @@ def audit(
     beta: Beta = 10.0,
     gamma_beta_ratio: Ratio = 0.4,
     tau: Tau = 10.0,
+    signals: Signals = None,
+    folds: FoldParts = 10,
+    repeats: Repeats = 3,
+    p_flip: FlipAt = 0.5,
+    near_tie: NearTie = 0.05,
     as_json: Json = False,
 ) -> None:
-    """Read, score and weigh a preference dataset, and report. What is done already is not done again."""
+    """Read, score, weigh and diagnose a preference dataset, and report. What is done already is not done again."""
     settings = ctx.params
     config = AuditConfig(
         _ingest_config(settings),
         _pick(ScoreConfig, settings),
         _pick(ComputeConfig, settings),
         _pick(WeighConfig, settings),
+        _pick(DiagnoseConfig, settings),
     )
     from curate.auditing import audit as run_audit
 
@@ -173,6 +212,7 @@ def score(
     policy: Policy = DEFAULT_MODEL,
     reference: Reference = None,
     unconditional: Unconditional = False,
+    reward_model: RewardModel = None,
     features: Features = True,
     template: Template = "auto",
     max_length: MaxLength = 2048,
@@ -215,6 +255,63 @@ def weigh(
 
     run_weigh(Run.open(run), config, say)
     _open_and_print(run, as_json=as_json)
+
+
+@app.command()
+def diagnose(
+    ctx: typer.Context,
+    run: RunPath,
+    signals: Signals = None,
+    folds: FoldParts = 10,
+    repeats: Repeats = 3,
+    p_flip: FlipAt = 0.5,
+    near_tie: NearTie = 0.05,
+    as_json: Json = False,
+) -> None:
+    """Tell flipped, ambiguous and defective pairs apart, from a run's scores; no model is needed."""
+    config = _pick(DiagnoseConfig, ctx.params)
+    from curate.auditing import examine
+    from curate.store import Run
+
+    examine(Run.open(run), config)
+    _open_and_print(run, as_json=as_json)
+
+
+@app.command()
+def selftest(
+    run: RunPath,
+    noise: Annotated[str, typer.Option(help="Rates of random flips.")] = "0,0.1,0.2,0.4",
+    plans: Annotated[str, typer.Option(help="Other noise to plant, or none.")] = ",".join(PLANS),
+    seeds: Annotated[int, typer.Option(help="Plantings of each.")] = 5,
+    pairs: Annotated[int, typer.Option(help="At most so many pairs, drawn at random.")] = 5_000,
+    as_json: Json = False,
+) -> None:
+    """Plant noise in a run's own pairs, and measure how much of it each signal finds; no model is needed."""
+    config = SelftestConfig(_rates(noise), () if plans == "none" else tuple(plans.split(",")), seeds, pairs)
+    from curate.progress import progress_bar
+    from curate.selftest import selftest as run_selftest
+    from curate.store import Run
+    from curate.view import RunView
+
+    with progress_bar("self-test", config.plantings, "plantings") as progress:
+        run_selftest(Run.open(run), config, progress)
+    with RunView(run) as view:
+        _print_selftest(view, as_json=as_json)
+
+
+@app.command()
+def report(
+    run: RunPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")],
+) -> None:
+    """Write a run's report as one HTML file with plots, which needs no network."""
+    from curate.html import write_report
+    from curate.page import fill_page
+    from curate.view import RunView
+
+    with RunView(run) as view:
+        write_report(fill_page(view), output)
+    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB", err=True)
 
 
 @app.command()
@@ -263,7 +360,17 @@ def doctor(as_json: Json = False) -> None:
 
 def _pick(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
     """A configuration from the command's options of the same names."""
-    return kind(**{field.name: settings[field.name] for field in fields(kind)})
+    values = {field.name: settings[field.name] for field in fields(kind)}
+    if "signals" in values:
+        values["signals"] = tuple(values["signals"] or ())
+    return kind(**values)
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(rate) for rate in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--noise {text}: write rates as 0,0.1,0.2") from error
 
 
 def _ingest_config(settings: Mapping[str, Any]) -> IngestConfig:
@@ -317,17 +424,28 @@ def _print_report(view: RunView, *, as_json: bool) -> None:
     console.print(printable(_next_step(summary), keep="\n"), markup=False, soft_wrap=True)
 
 
+def _print_selftest(view: RunView, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from curate.verdict import selftest_records, selftest_table
+
+    if as_json:
+        _print_json(selftest_records(view))
+    else:
+        Console(highlight=False).print(selftest_table(view))
+
+
 def _next_step(summary: dict[str, Any]) -> str:
     run = summary["run"]
-    if "scoring" not in summary:
-        return f"Next: curate score {run}"
-    if "margins" not in summary:
-        return f"Next: curate weigh {run}"
-    lowest = summary["margins"]["lowest"][0]["pair_id"][:8]
+    for stage, part in (("score", "scoring"), ("weigh", "margins"), ("diagnose", "diagnosis")):
+        if part not in summary:
+            return f"Next: curate {stage} {run}"
+    suspects, lowest = summary["diagnosis"]["suspects"], summary["margins"]["lowest"]
+    first, what = (suspects[0], "first suspect") if suspects else (lowest[0], "pair of the lowest margin")
     return (
-        f"Next: curate show {run} {lowest} prints the pair of the lowest margin;\n"
-        f"      curate weigh {run} --tau 3 tries another setting;\n"
-        f"      any Parquet reader opens {run}/weights.parquet"
+        f"Next: curate show {run} {first['pair_id'][:8]} prints the {what};\n"
+        f"      curate report {run} -o report.html draws all of it;\n"
+        f"      curate selftest {run} measures how far to trust it"
     )
 
 
@@ -339,7 +457,7 @@ def _print_pair(record: dict[str, Any], *, as_json: bool) -> None:
     facts = {name: value for name, value in plain.items() if name not in ("original", *_TEXTS)}
     for name, value in facts.items():
         if value is not None and value is not False and value != []:
-            typer.echo(f"{name:24} {printable(_fact(value))}")
+            typer.echo(f"{printable(name):24} {printable(_fact(value))}")
     for name in _TEXTS:
         typer.echo(f"\n{name}")
         for turn in plain[name]:
@@ -351,7 +469,7 @@ def _fact(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return ", ".join(f"{vote['annotator']} {vote['vote']:+d}" for vote in value)
+        return "; ".join(it if isinstance(it, str) else f"{it['annotator']} {it['vote']:+d}" for it in value)
     return "yes" if value is True else str(value)
 
 
@@ -363,7 +481,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
-    return None if value != value or type(value).__name__ == "NAType" else value
+    return None if type(value).__name__ == "NAType" or value != value else value
 
 
 def _interrupted(*_: object) -> None:

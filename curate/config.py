@@ -18,6 +18,8 @@ MARGINS = ("dpo", "dpo_norm", "simpo")
 DTYPES = ("auto", "float32", "tf32", "float16", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("local", "ray")
+HARD_RATES = (0.05, 0.1, 0.2, 0.3)  # of hard pairs that are flipped
+PLANS = ("hard", "longer", "annotator", "ties")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -70,6 +72,7 @@ class ScoreConfig:
 
     policy, reference: a folder, a hub id, a GGUF file, or `smollm2`, the embedded default.
     unconditional: also log p(y) without the prompt.
+    reward_model: a sequence classifier with one label, a folder or a hub id; its own tokenizer and chat template.
     features: also pooled hidden states (middle and last layer).
     template: `auto`, `chat`, `plain`, `raw` or a Jinja file (see `curate.tokens`).
     max_length, max_prompt_length: tokens.
@@ -80,6 +83,7 @@ class ScoreConfig:
     policy: str = DEFAULT_MODEL
     reference: str | None = None
     unconditional: bool = False
+    reward_model: str | None = None
     features: bool = True
     template: str = "auto"
     max_length: int = 2048
@@ -153,6 +157,59 @@ class WeighConfig:
 
 
 @dataclass(frozen=True)
+class DiagnoseConfig:
+    """How pairs are diagnosed from the scores.
+
+    signals: files with more numbers about the pairs (see `curate.imported`).
+    folds, repeats: of the cross-fitting: into how many parts, and how often anew.
+    p_flip: from which probability on a pair is called flipped.
+    near_tie: a pair is ambiguous where P(chosen is better) lies within 1/2 ± this.
+    """
+
+    signals: tuple[str, ...] = ()
+    folds: int = 10
+    repeats: int = 3
+    p_flip: float = 0.5
+    near_tie: float = 0.05
+
+    def __post_init__(self) -> None:
+        _require(self.folds >= 3, f"--folds is {self.folds}: it must be 3 or more")
+        _positive("--repeats", self.repeats)
+        _require(0 < self.p_flip < 1, f"--p-flip is {self.p_flip}: it must lie between 0 and 1")
+        _require(0 <= self.near_tie < 0.5, f"--near-tie is {self.near_tie}: it must lie between 0 and 0.5")
+
+
+@dataclass(frozen=True)
+class SelftestConfig:
+    """What noise is planted to see how much of it is found.
+
+    noise: rates of random flips.
+    plans: other kinds of noise (see `curate.planting`).
+    seeds: how many plantings of each.
+    pairs: at most so many pairs, whole prompts drawn at random.
+    """
+
+    noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
+    plans: tuple[str, ...] = ("hard", "longer", "annotator", "ties")
+    seeds: int = 5
+    pairs: int = 5_000
+
+    def __post_init__(self) -> None:
+        for rate in self.noise:
+            _require(0 <= rate <= 0.5, f"--noise {rate}: it must lie between 0 and 0.5")
+        for plan in self.plans:
+            _choice("--plans", plan, PLANS)
+        _require(self.seeds >= 2, f"--seeds is {self.seeds}: it must be 2 or more")
+        _positive("--pairs", self.pairs)
+
+    @property
+    def plantings(self) -> int:
+        """How often noise is planted and ranked."""
+        random = self.seeds * sum(rate > 0 for rate in self.noise)
+        return random + 2 * len(HARD_RATES) * ("hard" in self.plans) + self.seeds * ("longer" in self.plans)
+
+
+@dataclass(frozen=True)
 class AuditConfig:
     """All stages of an audit."""
 
@@ -160,9 +217,10 @@ class AuditConfig:
     score: ScoreConfig = field(default_factory=ScoreConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     weigh: WeighConfig = field(default_factory=WeighConfig)
+    diagnose: DiagnoseConfig = field(default_factory=DiagnoseConfig)
 
 
-Config = IngestConfig | ScoreConfig | ComputeConfig | WeighConfig
+Config = IngestConfig | ScoreConfig | ComputeConfig | WeighConfig | DiagnoseConfig | SelftestConfig
 
 
 def as_json(config: Config) -> dict[str, Any]:

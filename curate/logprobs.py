@@ -28,7 +28,7 @@ KERNEL_VERSION = 1
 
 Ids = tuple[int, ...]
 
-_BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}
+BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 _LOGITS_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
 _AGREEMENT_NATS = {"float32": 1e-3, "tf32": 0.05, "float16": 0.05, "bfloat16": 0.5}  # a token, on average
 _LARGEST_FLOAT16 = 65504.0
@@ -74,10 +74,10 @@ class Scorer:
         self.device = device
         self.features = features
         kind = "cuda" if device.is_cuda else "cpu"
-        self.batch_tokens = batch_tokens or _BATCH_TOKENS[kind]
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[kind]
         self.logits_bytes = _LOGITS_BYTES[kind]
         if device.dtype == "float16":
-            _keep_in_float32(self.model.get_output_embeddings())
+            keep_in_float32(self.model.get_output_embeddings())
         self.own_attention: str = self.model.config._attn_implementation
         self.kernel, self.why_padded = self._choose_kernel()
 
@@ -344,7 +344,7 @@ def _pack(batch: Sequence[Group]) -> _Row:
     return _Row(row.ids, row.positions, tuple(segments), row.tokens, row.predictors, row.targets, row.lengths)
 
 
-def _keep_in_float32(head: torch.nn.Module) -> None:
+def keep_in_float32(head: torch.nn.Module) -> None:
     """Let the output layer compute in float32 under autocast."""
     forward, kind = head.forward, next(head.parameters()).device.type
 

@@ -1,4 +1,4 @@
-"""Policies, references and tokenizers: from a folder, a hub id, a GGUF file or the embedded default.
+"""Policies, references, reward models and tokenizers: from a folder, a hub id, a GGUF file or the embedded default.
 
 A GGUF model is converted once and cached as safetensors (see `cache_folder`), then loads in about a second.
 """
@@ -105,6 +105,26 @@ def resolve(spec: str, say: Callable[[str], None] = lambda line: None) -> ModelS
     return _from_hub(spec)
 
 
+def resolve_reward_model(
+    spec: str, say: Callable[[str], None] = lambda line: None, *, trust_remote_code: bool = False
+) -> ModelSource:
+    """Find a reward model, a sequence classifier with one label, as `resolve` does; what is none is refused early.
+
+    Raises:
+        ModelError: there is no model there, or it is no reward model.
+    """
+    if spec == DEFAULT_MODEL or spec.lower().endswith(".gguf"):
+        raise ModelError(f"{spec}: not a reward model; --reward-model takes a folder or a hub id")
+    source = resolve(spec, say)
+    config = _load_config(source, trust_remote_code=trust_remote_code)
+    kinds = config.architectures or []
+    if kinds and not trust_remote_code and not any("SequenceClassification" in kind for kind in kinds):
+        raise ModelError(f"{spec}: not a reward model: it is a {kinds[0]}, and no sequence classifier")
+    if config.num_labels != 1:
+        raise ModelError(f"{spec}: not a reward model: its head has {config.num_labels} labels instead of one")
+    return source
+
+
 def _folder_fingerprint(folder: Path) -> str:
     """Hash of the files that make a model: weights, configuration and tokenizer."""
     digest = hashlib.sha256()
@@ -153,7 +173,7 @@ def _convert_gguf(path: Path, folder: Path) -> None:
         model, report = transformers.AutoModelForCausalLM.from_pretrained(
             **where, dtype=torch.float32, output_loading_info=True
         )
-    _check_whole(path, report)
+    _check_whole(path, report, "causal language model")
     model.config.__dict__.pop("quantization_config", None)  # the weights are plain numbers now
     temporary.mkdir()
     tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
@@ -210,13 +230,27 @@ def load_model(source: ModelSource, device: Device, *, trust_remote_code: bool =
     Raises:
         ModelError: it cannot be loaded, lacks weights, or is not a causal text model.
     """
+    return _load("AutoModelForCausalLM", "causal language model", source, device, trust_remote_code=trust_remote_code)
+
+
+def load_reward_model(source: ModelSource, device: Device, *, trust_remote_code: bool = False) -> torch.nn.Module:
+    """A sequence classifier, ready to score, as `load_model`.
+
+    Raises:
+        ModelError: it cannot be loaded, or lacks weights, those of its head among them.
+    """
+    kind = "AutoModelForSequenceClassification", "reward model"
+    return _load(*kind, source, device, trust_remote_code=trust_remote_code)
+
+
+def _load(loader: str, kind: str, source: ModelSource, device: Device, *, trust_remote_code: bool) -> torch.nn.Module:
     import torch
 
     if device.is_cuda:
         torch.set_float32_matmul_precision("highest" if device.dtype == "float32" else "high")
     with _loading(source.spec):
         load = partial(
-            _transformers().AutoModelForCausalLM.from_pretrained,
+            getattr(_transformers(), loader).from_pretrained,
             source.path,
             dtype=torch.bfloat16 if device.dtype == "bfloat16" else torch.float32,
             device_map={"": device.name},
@@ -227,15 +261,15 @@ def load_model(source: ModelSource, device: Device, *, trust_remote_code: bool =
             model, report = load(attn_implementation="sdpa")
         except ValueError:  # some architectures, Gemma 2 among them, have no such attention
             model, report = load(attn_implementation="eager")
-    _check_whole(source.spec, report)
+    _check_whole(source.spec, report, kind)
     model.requires_grad_(requires_grad=False)
     return model.eval()  # type: ignore[no-any-return]
 
 
-def _check_whole(what: object, report: Mapping[str, Any]) -> None:
+def _check_whole(what: object, report: Mapping[str, Any], kind: str) -> None:
     """Refuse a model whose file lacks weights: transformers fills them with random numbers."""
     if missing := sorted(report["missing_keys"]):
-        raise ModelError(f"{what}: not a whole causal language model: {missing[0]} is missing ({len(missing)} in all)")
+        raise ModelError(f"{what}: not a whole {kind}: {missing[0]} is missing ({len(missing)} in all)")
 
 
 def choose_device(name: str, dtype: str) -> Device:
@@ -267,7 +301,12 @@ def describe(source: ModelSource) -> dict[str, str]:
 
 def context_length(source: ModelSource, *, trust_remote_code: bool = False) -> int | None:
     """The most tokens that the model takes, where its configuration says so."""
+    config = _load_config(source, trust_remote_code=trust_remote_code)
     with _loading(source.spec):
-        config = _transformers().AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)
         limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(limit) if limit else None
+
+
+def _load_config(source: ModelSource, *, trust_remote_code: bool) -> Any:
+    with _loading(source.spec):
+        return _transformers().AutoConfig.from_pretrained(source.path, trust_remote_code=trust_remote_code)

@@ -47,8 +47,8 @@ class Quiet:
 class _Log:
     """A line every half minute: for logs and pipes."""
 
-    def __init__(self, title: str, total: int | None) -> None:
-        self.title, self.total, self.done = title, total, 0
+    def __init__(self, title: str, total: int | None, unit: str) -> None:
+        self.title, self.total, self.done, self.unit = title, total, 0, unit
         self.started = self.spoken = time.monotonic()
 
     def say(self, line: str) -> None:
@@ -64,15 +64,17 @@ class _Log:
     def _line(self, seconds: float) -> str:
         rate = self.done / max(seconds, 1e-9)
         if self.total is None:
-            return f"{self.title}: {self.done:,} pairs, {rate:,.1f} pairs/s"
+            return f"{self.title}: {self.done:,} {self.unit}, {rate:,.1f} {self.unit}/s"
         left = (self.total - self.done) / max(rate, 1e-9)
-        return f"{self.title}: {self.done:,} of {self.total:,} pairs, {rate:,.1f} pairs/s, {left:,.0f} s left"
+        return (
+            f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.1f} {self.unit}/s, {left:,.0f} s left"
+        )
 
 
 class _Bar:
     """A bar with pairs/s and time left: for terminals."""
 
-    def __init__(self, title: str, total: int | None) -> None:
+    def __init__(self, title: str, total: int | None, unit: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
@@ -86,7 +88,7 @@ class _Bar:
             console=Console(stderr=True),
             speed_estimate_period=3600,  # seconds; the bar moves once a shard
         )
-        self.started, self.done = time.monotonic(), 0
+        self.started, self.done, self.unit = time.monotonic(), 0, unit
         self.task = self.bar.add_task(title, total=total, rate="")
 
     def say(self, line: str) -> None:
@@ -95,15 +97,15 @@ class _Bar:
     def advance(self, pairs: int) -> None:
         self.done += pairs
         rate = self.done / max(time.monotonic() - self.started, 1e-9)
-        self.bar.update(self.task, advance=pairs, rate=f"{rate:,.1f} pairs/s")
+        self.bar.update(self.task, advance=pairs, rate=f"{rate:,.1f} {self.unit}/s")
 
 
 @contextmanager
-def progress_bar(title: str, total: int | None) -> Iterator[Progress]:
-    """Show progress on standard error while the block runs."""
+def progress_bar(title: str, total: int | None, unit: str = "pairs") -> Iterator[Progress]:
+    """Show progress on standard error while the block runs; `unit` is what is counted."""
     if not sys.stderr.isatty():
-        yield _Log(title, total)
+        yield _Log(title, total, unit)
         return
-    shown = _Bar(title, total)
+    shown = _Bar(title, total, unit)
     with shown.bar:
         yield shown

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from curate.progress import printable
+from curate.verdict import judge_run, suspect_lines, verdict_lines
 from curate.view import RunView
 
 Summary = dict[str, Any]
@@ -38,6 +39,8 @@ def summarize(view: RunView) -> Summary:
         summary["margins"] = _margins(view)
         summary["weights"] = _weights(view)
         summary["length"] = _length(view)
+    if view.has("diagnosis"):
+        summary["diagnosis"] = judge_run(view)
     return summary
 
 
@@ -88,6 +91,7 @@ def _scoring(view: RunView) -> Summary:
     )[0]
     return {
         "models": {name: one["spec"] for name, one in passes.items()},
+        "rewards": _rewards(view, passes["reward_model"]) if "reward_model" in passes else None,
         **{name: passes["policy"][name] for name in ("device", "kernel", "why_padded")},
         **{name: scored[name] for name in ("dtype", "template", "max_length", "pairs")},
         "seconds": round(seconds, 1),
@@ -100,6 +104,18 @@ def _scoring(view: RunView) -> Summary:
             "GROUP BY 1 ORDER BY 2 DESC",
         ),
     }
+
+
+def _rewards(view: RunView, scored: Summary) -> Summary:
+    """How the reward model went about it, and how often it agrees with the label (ties apart)."""
+    counts = _records(
+        view,
+        """SELECT count(*) FILTER (reward_chosen > reward_rejected) AS agree,
+            count(*) FILTER (reward_chosen < reward_rejected) AS contradict
+        FROM scores JOIN pairs USING (row) WHERE NOT tie""",
+    )[0]
+    names = ("device", "kernel", "why_alone", "template", "max_length", "unscored", "truncated")
+    return {**{name: scored[name] for name in names}, **counts}
 
 
 def _distribution(view: RunView, column: str) -> Summary:
@@ -211,6 +227,10 @@ def render(summary: Summary) -> RenderableType:
             ),
             _section("γ-PO weights", _weight_lines(summary["weights"])),
         ]
+    if "diagnosis" in summary:
+        if summary["diagnosis"]["suspects"]:
+            parts.append(_section("Suspects", suspect_lines(summary["diagnosis"])))
+        parts.append(_section("Diagnosis", verdict_lines(summary["diagnosis"])))
     return Group(*parts)
 
 
@@ -257,6 +277,8 @@ def _scoring_lines(scoring: Summary) -> Iterable[tuple[str, str]]:
             f"{scoring['pairs_per_s']:,.1f} pairs/s, {scoring['tokens_per_s']:,.0f} tokens/s"
         ),
     )
+    if scoring["rewards"] is not None:
+        yield "rewards", _reward_line(scoring["rewards"])
     for reason in scoring["unscored_by_reason"]:
         yield "unscored", f"{reason['pairs']:,} × {reason['reason']}"
     cut = [f"{scoring[f'{part}_truncated']:,} {part}" for part in ("prompt", "chosen", "rejected")]
@@ -264,6 +286,20 @@ def _scoring_lines(scoring: Summary) -> Iterable[tuple[str, str]]:
         yield "truncated", f"at {scoring['max_length']:,} tokens: {', '.join(cut)}"
     if scoring["identical_to_the_model"]:
         yield "identical", f"{scoring['identical_to_the_model']:,} pairs whose sides are the same tokens"
+
+
+def _reward_line(rewards: Summary) -> str:
+    alone = f" ({rewards['why_alone']})" if rewards["why_alone"] else ""
+    facts = [
+        f"{_share(rewards['agree'], rewards['agree'] + rewards['contradict'])} higher for chosen",
+        f"{rewards['kernel']} kernel{alone}",
+        f"{rewards['template']} template",
+    ]
+    if rewards["truncated"]:
+        facts.append(f"{rewards['truncated']:,} pairs truncated at {rewards['max_length']:,} tokens")
+    if rewards["unscored"]:
+        facts.append(f"{rewards['unscored']:,} pairs unscored")
+    return ", ".join(facts)
 
 
 def _margin_lines(margins: Summary, length: Summary) -> Iterable[tuple[str, str]]:

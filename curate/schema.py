@@ -9,6 +9,8 @@ files, from 0; unique). Margins are positive when the model agrees with the labe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
@@ -72,10 +74,22 @@ NOISE_FLOOR = pa.schema([*_KEY, ("chosen_logp", pa.float64()), ("rejected_logp",
 
 PASSES = ("policy", "reference", "policy_unconditional")
 
+#: Columns of the pass of a reward model, which has its own tokens.
+REWARDS = pa.schema(
+    [
+        *_KEY,
+        ("reward_chosen", pa.float64()),  # r(x, y), the model's logit
+        ("reward_rejected", pa.float64()),
+        *[PASS.field(f"{part}_truncated") for part in ("chosen", "rejected", "prompt")],
+        PASS.field("unscored"),
+    ]
+)
+
 SCORES = pa.schema(
     [
         *_KEY,
         *[(f"{name}_{side}_logp", pa.float64()) for name in PASSES for side in ("chosen", "rejected")],
+        *[REWARDS.field(f"reward_{side}") for side in ("chosen", "rejected")],  # null without a reward model
         *[PASS.field(name) for name in PASS.names[4:]],
     ]
 )
@@ -88,6 +102,64 @@ WEIGHTS = pa.schema(
         ("weight", pa.float64()),  # w_i = γ_i/γ0, mean 1
     ]
 )
+
+#: A defect, oddity or remark: one row for each pair and check that found something.
+FINDINGS = pa.schema(
+    [
+        *_KEY,
+        ("check", pa.string()),  # a name from curate.checks.CHECKS
+        ("severity", pa.string()),  # defect, warning or note
+        ("detail", pa.string()),  # the evidence in words
+    ]
+)
+
+KINDS = ("clean", "flipped", "ambiguous", "defective", "unresolved")
+
+DIAGNOSIS = pa.schema(
+    [
+        *_KEY,
+        ("kind", pa.string()),  # one of KINDS
+        ("p_flip", pa.float64()),  # that the label is the wrong way round; null where nothing speaks for either side
+        ("evidence", pa.float64()),  # calibrated log-odds, from the other pairs, that chosen is the better side
+        ("checks", pa.list_(pa.string())),  # what found something in the pair
+        ("reasons", pa.list_(pa.string())),  # for its kind, in words, the weightiest first
+        ("cluster", pa.int32()),  # of similar texts; null without features
+        ("x", pa.float32()),  # place on the map of similar texts
+        ("y", pa.float32()),
+    ]
+)
+
+#: Noise by source, annotator, cluster, length and turns: one row a group.
+SLICES = pa.schema(
+    [
+        ("by", pa.string()),  # source, annotator, cluster, length or turns
+        ("value", pa.string()),  # which group of these, as it is shown
+        ("pairs", pa.int64()),  # labels in it: pairs, or an annotator's votes
+        ("rate", pa.float64()),  # flip rate, shrunk towards the whole; null where the data cannot tell
+        ("low", pa.float64()),  # its 95 % interval
+        ("high", pa.float64()),
+        *[(kind, pa.int64()) for kind in KINDS],  # pairs of each kind
+    ]
+)
+
+#: How well planted noise is found: one row for each kind of noise, rate, kind of folds, signal and metric.
+SELFTEST = pa.schema(
+    [
+        ("noise", pa.string()),  # what was planted: random, hard, hard_fused, longer, annotator or ties
+        ("rate", pa.float64()),  # at which rate
+        ("folds", pa.string()),  # grouped (by prompt), random, or none where the signal needs no fit
+        ("signal", pa.string()),
+        ("metric", pa.string()),
+        ("mean", pa.float64()),  # over the seeds
+        ("low", pa.float64()),  # 95 % interval of the mean; null where nothing was repeated
+        ("high", pa.float64()),
+    ]
+)
+
+
+def signals_schema(names: Iterable[str]) -> pa.Schema:
+    """Signals: numbers about a pair, positive where they agree with its label; null where there is none."""
+    return pa.schema([*_KEY, *[(name, pa.float64()) for name in names]])
 
 
 def features_schema(width: int) -> pa.Schema:

@@ -1,9 +1,9 @@
 """Stage `score`: `pairs/` → shards of every scoring pass → `scores.parquet`.
 
-A pass is one model read one way: `policy`, `policy_unconditional` (without the prompt) and `reference`. Its work is cut
-into tasks: the shards, and one that measures the noise floor. A task writes its own files atomically and carries in
-their footers what it was made from, so that a task that is done is skipped, whoever did it. Workers need nothing from
-one another; whoever finds all tasks done merges them.
+A pass is one model read one way: `policy`, `policy_unconditional` (without the prompt), `reference` and `reward_model`.
+Its work is cut into tasks: the shards, and one that measures the noise floor (of log-probs, not of rewards). A task
+writes its own files atomically and carries in their footers what it was made from, so that a task that is done is
+skipped, whoever did it. Workers need nothing from one another; whoever finds all tasks done merges them.
 """
 
 from __future__ import annotations
@@ -11,28 +11,39 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from curate import models
+from curate import models, rewards
 from curate.config import ComputeConfig, ScoreConfig, as_json
 from curate.errors import ModelError, RunError, storage_errors
 from curate.logprobs import KERNEL_VERSION, Group, Scorer
 from curate.models import Device, ModelSource
 from curate.pairs import messages_of
-from curate.schema import NOISE_FLOOR, PASS, SCORES, features_schema
+from curate.rewards import Conversations, Rewarder, rewards_table
+from curate.schema import NOISE_FLOOR, PASS, PASSES, SCORES, features_schema
 from curate.store import Run, atomic_path, fingerprint, parquet_writer, read_metadata, remove_leftovers, write_table
 from curate.tokens import Encoder, Ids, TokenizedPair
 
 NOISE_FLOOR_PAIRS = 64
 _SMALLEST_SHARD, _LARGEST_SHARD = 64, 4096
 _SHARDS_WANTED = 1024
+_REWARD_MODEL = "reward_model"
+_SIDES = ("chosen", "rejected")
+
+#: Which pass a column of the scores comes from, and what it is called there; the others are the policy's.
+_ORIGINS = {f"{name}_{side}_logp": (name, f"{side}_logp") for name in PASSES for side in _SIDES} | {
+    f"reward_{side}": (_REWARD_MODEL, f"reward_{side}") for side in _SIDES
+}
+
+
+Kernel = TypeVar("Kernel", Scorer, Rewarder)
 
 
 @dataclass(frozen=True)
@@ -42,12 +53,19 @@ class Pass:
     name: str
     source: ModelSource
     features: bool
+    template: str
+    max_length: int
     key: str
 
     @property
     def unconditional(self) -> bool:
         """Whether the prompt is left out."""
         return self.name == "policy_unconditional"
+
+    @property
+    def rewards(self) -> bool:
+        """Whether it is of rewards, not log-probs."""
+        return self.name == _REWARD_MODEL
 
 
 @dataclass(frozen=True)
@@ -93,7 +111,7 @@ class Plan:
                     Task(one, shard, start, min(start + self.shard_pairs, self.pairs))
                     for shard, start in enumerate(starts)
                 ),
-                Task(one, None, 0, self.pairs),
+                *([] if one.rewards else [Task(one, None, 0, self.pairs)]),
             )
         ]
 
@@ -145,6 +163,8 @@ class Plan:
                     **models.describe(one.source),
                     "folder": str(self.folder(one).relative_to(self.run.path)),
                     "features": one.features,
+                    "template": one.template,
+                    "max_length": one.max_length,
                 }
                 for one in self.passes
             },
@@ -161,7 +181,7 @@ def make_plan(
         say: told what a user should know.
 
     Raises:
-        ModelError: a model is missing, or policy and reference do not share their tokens.
+        ModelError: a model is missing, policy and reference do not share their tokens, or the reward model is none.
         RunError: the run holds no pairs.
     """
     ingested = run.require("ingest")
@@ -173,24 +193,17 @@ def make_plan(
     if config.reference is not None:
         sources["reference"] = models.resolve(config.reference, say)
         _check_same_tokens(encoder, sources["reference"], config)
-    if encoder.max_length < config.max_length:
-        say(f"--max-length {config.max_length} is more than the model takes; using {encoder.max_length}")
+    _say_length("model", encoder, config, say)
     pairs = int(ingested["pairs"])
     shard_pairs = config.shard_pairs or _default_shard_pairs(pairs)
-    common = {
-        "kernel": KERNEL_VERSION,
-        "tokenizer": policy.fingerprint,
-        "template": encoder.template_fingerprint,
-        "max_length": encoder.max_length,
-        "max_prompt_length": encoder.max_prompt_length,
-        "dtype": device.dtype,
-        "shard_pairs": shard_pairs,  # so that shards of another size never mix with these
-    }
     passes = []
     for name, source in sources.items():
+        common = _common_settings(KERNEL_VERSION, policy, encoder, device, shard_pairs)
         features = config.features and name == "policy"
         key = fingerprint([name, source.fingerprint, features, common])[:12]
-        passes.append(Pass(name, source, features, key))
+        passes.append(Pass(name, source, features, encoder.template_name, encoder.max_length, key))
+    if config.reward_model is not None:
+        passes.append(_reward_pass(config.reward_model, config, device, shard_pairs, say))
     return Plan(
         run=run,
         config=config,
@@ -203,8 +216,37 @@ def make_plan(
         passes=tuple(passes),
         shard_pairs=shard_pairs,
         pairs=pairs,
-        key=fingerprint([ingested["fingerprint"], [one.key for one in passes]]),
+        key=fingerprint([ingested["fingerprint"], [one.key for one in passes], SCORES.names]),
     )
+
+
+def _common_settings(
+    version: int, tokenizer: ModelSource, encoder: Encoder, device: Device, shard_pairs: int
+) -> dict[str, Any]:
+    """What every pass's values depend on."""
+    return {
+        "kernel": version,
+        "tokenizer": tokenizer.fingerprint,
+        "template": encoder.template_fingerprint,
+        "max_length": encoder.max_length,
+        "max_prompt_length": encoder.max_prompt_length,
+        "dtype": device.dtype,
+        "shard_pairs": shard_pairs,  # so that shards of another size never mix with these
+    }
+
+
+def _reward_pass(spec: str, config: ScoreConfig, device: Device, shard_pairs: int, say: Callable[[str], None]) -> Pass:
+    source = models.resolve_reward_model(spec, say, trust_remote_code=config.trust_remote_code)
+    encoder = make_reward_encoder(source, config)
+    _say_length("reward model", encoder, config, say)
+    settings = _common_settings(rewards.KERNEL_VERSION, source, encoder, device, shard_pairs)
+    key = fingerprint([_REWARD_MODEL, source.fingerprint, settings])[:12]
+    return Pass(_REWARD_MODEL, source, False, encoder.template_name, encoder.max_length, key)
+
+
+def _say_length(model: str, encoder: Encoder, config: ScoreConfig, say: Callable[[str], None]) -> None:
+    if encoder.max_length < config.max_length:
+        say(f"--max-length {config.max_length} is more than the {model} takes; using {encoder.max_length}")
 
 
 def _default_shard_pairs(pairs: int) -> int:
@@ -216,6 +258,25 @@ def make_encoder(policy: ModelSource, config: ScoreConfig) -> Encoder:
     """The encoder that policy and reference share: the policy's tokenizer, within the policy's context."""
     tokenizer = models.load_tokenizer(policy, trust_remote_code=config.trust_remote_code)
     context = models.context_length(policy, trust_remote_code=config.trust_remote_code)
+    return _encoder(tokenizer, context, config)
+
+
+def make_reward_encoder(source: ModelSource, config: ScoreConfig) -> Encoder:
+    """The reward model's own tokenizer and template, within what both the model and its tokenizer take.
+
+    An encoder's tokenizer may have no begin- and end-of-text token; what opens and closes its texts stands for them.
+    """
+    tokenizer = models.load_tokenizer(source, trust_remote_code=config.trust_remote_code)
+    tokenizer.bos_token = tokenizer.bos_token or tokenizer.cls_token
+    tokenizer.eos_token = tokenizer.eos_token or tokenizer.sep_token
+    context = models.context_length(source, trust_remote_code=config.trust_remote_code)
+    try:
+        return _encoder(tokenizer, min(context or config.max_length, tokenizer.model_max_length), config)
+    except ModelError as error:
+        raise ModelError(f"{source.spec}: {error}") from error
+
+
+def _encoder(tokenizer: Any, context: int | None, config: ScoreConfig) -> Encoder:
     max_length = min(config.max_length, context or config.max_length)
     max_prompt_length = min(config.max_prompt_length, max(1, max_length * 7 // 8))
     return Encoder(tokenizer, config.template, max_length=max_length, max_prompt_length=max_prompt_length)
@@ -238,7 +299,7 @@ class Worker:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.loaded: tuple[str, Scorer] | None = None
+        self.loaded: tuple[tuple[bool, str], Scorer | Rewarder] | None = None
 
     @cached_property
     def device(self) -> Device:
@@ -250,6 +311,12 @@ class Worker:
         """How it makes tokens of pairs."""
         return make_encoder(self.plan.tokenizer, self.plan.config)
 
+    @cached_property
+    def reward_encoder(self) -> Encoder:
+        """How it makes the reward model's tokens of pairs."""
+        source = next(one.source for one in self.plan.passes if one.rewards)
+        return make_reward_encoder(source, self.plan.config)
+
     def do(self, task: Task) -> int:
         """Do a task and write its files. Returns the pairs it counts for."""
         started = time.monotonic()
@@ -258,6 +325,8 @@ class Worker:
         pairs = self.plan.read(task, ["pair_id", "row", "prompt", "chosen", "rejected"])
         if task.shard is None:
             self._measure_noise(task, pairs)
+        elif task.of.rewards:
+            self._reward(task, pairs, started)
         else:
             self._score(task, pairs, started)
         return task.pairs
@@ -265,7 +334,7 @@ class Worker:
     def _score(self, task: Task, pairs: pa.Table, started: float) -> None:
         scorer = self._scorer(task.of)
         contents = self.plan.contents(task)
-        encoded = self._encode(pairs)
+        encoded = _encode(self.encoder, pairs)
         sequences = _Sequences(encoded, unconditional=task.of.unconditional)
         scored = scorer.score(sequences.groups) if sequences.groups else None
         logp_C = np.zeros(0) if scored is None else scored.logp_C
@@ -274,19 +343,27 @@ class Worker:
             features = _features_table(pairs, sequences, pooled_C2D, scorer.width)
             write_table(self.plan.features_file(task), features, {"contents": contents})
         table = _pass_table(pairs, encoded, sequences, logp_C)
-        facts = {
-            "contents": contents,
-            "seconds": round(time.monotonic() - started, 3),
-            "tokens": sum(group.tokens for group in sequences.groups),
-            "kernel": scorer.kernel,
-            "why_padded": scorer.why_padded,
-            "device": self.device.name,
-        }
-        write_table(self.plan.file(task), table, facts)
+        tokens = sum(group.tokens for group in sequences.groups)
+        how = {"kernel": scorer.kernel, "why_padded": scorer.why_padded}
+        write_table(self.plan.file(task), table, self._facts(contents, started, tokens, how))
+
+    def _reward(self, task: Task, pairs: pa.Table, started: float) -> None:
+        rewarder = self._rewarder(task.of)
+        contents = self.plan.contents(task)
+        encoded = _encode(self.reward_encoder, pairs)
+        conversations = Conversations(encoded, self.reward_encoder.tokenizer.cls_token_id)
+        table = rewards_table(pairs, encoded, conversations, rewarder.reward(conversations.all))
+        how = {"kernel": rewarder.kernel, "why_alone": rewarder.why_alone}
+        write_table(self.plan.file(task), table, self._facts(contents, started, conversations.tokens, how))
+
+    def _facts(self, contents: str, started: float, tokens: int, how: dict[str, Any]) -> dict[str, Any]:
+        """What a shard's file says of itself."""
+        seconds = round(time.monotonic() - started, 3)
+        return {"contents": contents, "seconds": seconds, "tokens": tokens, **how, "device": self.device.name}
 
     def _measure_noise(self, task: Task, pairs: pa.Table) -> None:
         """Score some pairs again, each sequence alone, by the model's own forward pass."""
-        encoded = self._encode(pairs)
+        encoded = _encode(self.encoder, pairs)
         sequences = _Sequences(encoded, unconditional=task.of.unconditional)
         scorer = self._scorer(task.of)
         rescored = [scorer.rescore(group) for group in sequences.groups]
@@ -294,20 +371,26 @@ class Worker:
         table = _pass_table(pairs, encoded, sequences, logp_C).select(NOISE_FLOOR.names)
         write_table(self.plan.file(task), table, {"contents": self.plan.contents(task)})
 
-    def _encode(self, pairs: pa.Table) -> list[TokenizedPair | str]:
-        columns = [messages_of(pairs[name].to_pylist()) for name in ("prompt", "chosen", "rejected")]
-        return self.encoder.encode(list(zip(*columns, strict=True)))
-
     def _scorer(self, one: Pass) -> Scorer:
-        wanted = one.source.fingerprint
-        if self.loaded is None or self.loaded[0] != wanted:
-            self.loaded = None  # let go of the one before
-            model = models.load_model(one.source, self.device, trust_remote_code=self.plan.config.trust_remote_code)
-            batch_tokens = self.plan.compute.batch_tokens
-            self.loaded = wanted, Scorer(model, self.device, batch_tokens=batch_tokens, features=one.features)
-        scorer = self.loaded[1]
+        scorer = self._ready(one, models.load_model, partial(Scorer, features=one.features))
         scorer.features = one.features
         return scorer
+
+    def _rewarder(self, one: Pass) -> Rewarder:
+        return self._ready(one, models.load_reward_model, Rewarder)
+
+    def _ready(self, one: Pass, load: Callable[..., Any], kernel: Callable[..., Kernel]) -> Kernel:
+        wanted = one.rewards, one.source.fingerprint
+        if self.loaded is None or self.loaded[0] != wanted:
+            self.loaded = None  # let go of the one before
+            model = load(one.source, self.device, trust_remote_code=self.plan.config.trust_remote_code)
+            self.loaded = wanted, kernel(model, self.device, batch_tokens=self.plan.compute.batch_tokens)
+        return cast("Kernel", self.loaded[1])
+
+
+def _encode(encoder: Encoder, pairs: pa.Table) -> list[TokenizedPair | str]:
+    columns = [messages_of(pairs[name].to_pylist()) for name in ("prompt", "chosen", "rejected")]
+    return encoder.encode(list(zip(*columns, strict=True)))
 
 
 class _Sequences:
@@ -391,19 +474,20 @@ def merge(plan: Plan) -> dict[str, Any]:
     Raises:
         RunError: a shard cannot be read, or two passes do not cover the same pairs.
     """
-    facts: dict[str, dict[str, Any]] = {one.name: {"seconds": 0.0, "tokens": 0} for one in plan.passes}
-    counts = {"unscored": 0, "truncated": 0}
+    nothing = {"seconds": 0.0, "tokens": 0, "unscored": 0, "truncated": 0}
+    facts: dict[str, dict[str, Any]] = {one.name: dict(nothing) for one in plan.passes}
     shards = [task for task in plan.tasks() if task.of == plan.passes[0] and task.shard is not None]
     with atomic_path(plan.run.scores_path) as temporary:
         with parquet_writer(temporary, SCORES, {"score": plan.key}) as writer:
             for shard in shards:
-                writer.write_table(_side_by_side(plan, shard, facts, counts))
+                writer.write_table(_side_by_side(plan, shard, facts))
         plan.run.strike("score")
     for one in plan.passes:
         remove_leftovers(plan.folder(one))
     described = plan.describe()
     for name, fact in facts.items():
         described["passes"][name] |= {**fact, "seconds": round(fact["seconds"], 3)}
+    counts = {name: facts["policy"][name] for name in ("unscored", "truncated")}
     plan.run.record("score", plan.key, {**described, "pairs": plan.pairs, **counts})
     return plan.run.require("score")
 
@@ -415,26 +499,28 @@ def _read_shard(path: Path) -> pa.Table:
         raise RunError(f"{path}: damaged; delete it and run the same command again") from error
 
 
-def _side_by_side(plan: Plan, shard: Task, facts: dict[str, dict[str, Any]], counts: dict[str, int]) -> pa.Table:
+def _side_by_side(plan: Plan, shard: Task, facts: dict[str, dict[str, Any]]) -> pa.Table:
     """One shard's rows of `scores.parquet`; adds up what the shard's files say of themselves."""
     tables = {}
     for one in plan.passes:
         path = plan.file(Task(one, shard.shard, shard.start, shard.stop))
         tables[one.name] = _read_shard(path)
-        metadata = read_metadata(path) or {}
-        facts[one.name]["seconds"] += metadata["seconds"]
-        facts[one.name]["tokens"] += metadata["tokens"]
-        facts[one.name] |= {name: metadata[name] for name in ("kernel", "why_padded", "device")}
+        _add_up(facts[one.name], tables[one.name], read_metadata(path) or {})
     policy = tables["policy"]
     if any(not table["row"].equals(policy["row"]) for table in tables.values()):
         raise RunError(f"{plan.run.path}: the passes of shard {shard.shard} cover different pairs; delete scores/")
-    columns = {name: policy[name] for name in SCORES.names if name in policy.column_names}
-    for name in SCORES.names:
-        if name not in columns:
-            source, side = name.removesuffix("_logp").rsplit("_", 1)
-            table = tables.get(source)
-            columns[name] = pa.nulls(len(policy), pa.float64()) if table is None else table[f"{side}_logp"]
-    counts["unscored"] += len(policy) - policy["unscored"].null_count
-    cut = [policy[f"{part}_truncated"].fill_null(False).to_numpy() for part in ("prompt", "chosen", "rejected")]
-    counts["truncated"] += int(np.logical_or.reduce(cut).sum())
-    return pa.table({name: columns[name] for name in SCORES.names}, schema=SCORES)
+    columns = {}
+    for field in SCORES:
+        source, name = _ORIGINS.get(field.name, ("policy", field.name))
+        columns[field.name] = tables[source][name] if source in tables else pa.nulls(len(policy), field.type)
+    return pa.table(columns, schema=SCORES)
+
+
+def _add_up(fact: dict[str, Any], table: pa.Table, metadata: dict[str, Any]) -> None:
+    """Add a shard to what is known of its pass."""
+    cut = [table[f"{part}_truncated"].fill_null(False).to_numpy() for part in ("prompt", "chosen", "rejected")]
+    fact["seconds"] += metadata["seconds"]
+    fact["tokens"] += metadata["tokens"]
+    fact["unscored"] += len(table) - table["unscored"].null_count
+    fact["truncated"] += int(np.logical_or.reduce(cut).sum())
+    fact |= {name: metadata[name] for name in ("kernel", "why_padded", "why_alone", "device") if name in metadata}

@@ -7,6 +7,11 @@
       scores/PASS-FINGERPRINT/    shards of each scoring pass: 00000.parquet …, features/, noise_floor.parquet
       scores.parquet              the passes side by side, one row a pair
       weights.parquet             margin, target margin, weight
+      signals.parquet             one column a signal
+      findings.parquet            what the checks found
+      diagnosis.parquet           kind, p_flip, evidence, reasons, cluster, place on the map
+      slices.parquet              flip rates by source, annotator, cluster, length, turns
+      selftest.parquet            how well planted noise is found
 
 Every file is written under a temporary name, synced and renamed, so that a reader sees all of it or
 nothing. A stage is recorded in the manifest after its tables are in place, and struck from it
@@ -36,11 +41,12 @@ import pyarrow.parquet as pq
 from curate.errors import RunError, storage_errors
 from curate.schema import PAIRS, SCHEMA_VERSION
 
-STAGES = ("ingest", "score", "weigh")
+STAGES = ("ingest", "score", "weigh", "diagnose", "selftest")
+DIAGNOSED = ("signals", "findings", "diagnosis", "slices")  # tables of the stage `diagnose`
 PART_PAIRS = 65_536
 GROUP_PAIRS = 1_024
 
-_VALUES_DEPEND_ON = ("gamma-curate", "torch", "transformers", "numpy", "pyarrow")
+_VALUES_DEPEND_ON = ("gamma-curate", "torch", "transformers", "numpy", "pyarrow", "scikit-learn")
 
 Manifest = dict[str, Any]
 
@@ -108,17 +114,21 @@ class Run:
     @property
     def refused_path(self) -> Path:
         """Rows that did not become pairs."""
-        return self.path / "refused.parquet"
+        return self.table_path("refused")
 
     @property
     def scores_path(self) -> Path:
         """All passes' log-probs, one row a pair."""
-        return self.path / "scores.parquet"
+        return self.table_path("scores")
 
     @property
     def weights_path(self) -> Path:
         """Margins, target margins and weights."""
-        return self.path / "weights.parquet"
+        return self.table_path("weights")
+
+    def table_path(self, name: str) -> Path:
+        """A table that is one file."""
+        return self.path / f"{name}.parquet"
 
     def pass_path(self, name: str, key: str) -> Path:
         """The folder of a scoring pass's shards."""
@@ -170,7 +180,12 @@ class Run:
 
     def lost_table(self, name: str) -> Path | None:
         """The first table of a finished stage that is missing or has no readable footer."""
-        tables = {"score": [self.scores_path], "weigh": [self.weights_path]}.get(name)
+        tables = {
+            "score": [self.scores_path],
+            "weigh": [self.weights_path],
+            "diagnose": [self.table_path(table) for table in DIAGNOSED],
+            "selftest": [self.table_path("selftest")],
+        }.get(name)
         if tables is None:
             parts = range(-(-self.count_pairs() // PART_PAIRS))
             tables = [self.refused_path, *(self.pairs_path / f"{part:05d}.parquet" for part in parts)]
@@ -182,6 +197,12 @@ class Run:
         for later in STAGES[STAGES.index(name) :]:
             manifest["stages"].pop(later, None)
         self._write_manifest(manifest)
+
+    def strike_lost(self, *names: str) -> None:
+        """Strike those of some stages whose tables are missing or damaged: a reader would refuse the run."""
+        for name in names:
+            if self.stage(name) is not None and self.lost_table(name) is not None:
+                self.strike(name)
 
     def record(self, name: str, key: str, facts: Mapping[str, Any]) -> None:
         """Note that a stage is done."""

@@ -1,13 +1,14 @@
 """`RunView`: a run read through DuckDB, as DataFrames. The only way in for pages, reports and notebooks.
 
-Tables: `pairs`, `refused`, `scores`, `weights`; `features` as arrays. Reads only; loads no model.
+Tables: `pairs`, `refused`, `scores`, `weights`, `signals`, `findings`, `diagnosis`, `slices`, `selftest`; features as
+arrays. Reads only; loads no model.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,14 +16,23 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from curate.errors import ConfigError, RunError
+from curate.schema import SCORES
 from curate.store import Manifest, Run
 
-_STAGE_OF = {"pairs": "ingest", "refused": "ingest", "scores": "score", "weights": "weigh"}
-_LAYERS = ("middle", "last")
+_STAGE_OF = {
+    "pairs": "ingest",
+    "refused": "ingest",
+    "scores": "score",
+    "weights": "weigh",
+    **dict.fromkeys(("signals", "findings", "diagnosis", "slices"), "diagnose"),
+    "selftest": "selftest",
+}
+LAYERS = ("middle", "last")
 _SIDES = ("chosen", "rejected")
 
 
@@ -42,17 +52,14 @@ class RunView:
         """
         self._run = Run.open(path)
         self._connection = duckdb.connect()
-        files = {
-            "pairs": glob.escape(str(self._run.pairs_path)) + "/*.parquet",
-            "refused": str(self._run.refused_path),
-            "scores": str(self._run.scores_path),
-            "weights": str(self._run.weights_path),
-        }
+        folder = glob.escape(str(self.path))
+        files = {name: f"{folder}/{name}.parquet" for name in _STAGE_OF} | {"pairs": f"{folder}/pairs/*.parquet"}
         for name, file in files.items():
             if self.has(name):
                 if (lost := self._run.lost_table(_STAGE_OF[name])) is not None:
                     raise RunError(f"{lost}: missing or damaged; curate audit with the same data rebuilds it")
-                self._connection.read_parquet(file).create_view(name)
+                table = self._connection.read_parquet(file)
+                (_completed(table) if name == "scores" else table).create_view(name)
 
     def __enter__(self) -> RunView:
         return self
@@ -97,14 +104,22 @@ class RunView:
             RunError: its stage is not done.
             ConfigError: no such table or column.
         """
-        if not self.has(name):
-            stage = _STAGE_OF[name]
-            raise RunError(f"{self.path}: no {name} yet; run curate {stage} {self.path}")
-        known = self._connection.table(name).columns
+        known = self.columns(name)
         if unknown := [column for column in columns or () if column not in known]:
             raise ConfigError(f"{name} has no column {unknown[0]!r}: it has {', '.join(known)}")
-        chosen = ", ".join(f'"{column}"' for column in columns or known)
-        return self.sql(f"SELECT {chosen} FROM {name} ORDER BY row" + ("" if limit is None else f" LIMIT {int(limit)}"))
+        chosen = ", ".join(map(_quoted, columns or known))
+        order = " ORDER BY row" if "row" in known else ""
+        return self.sql(f"SELECT {chosen} FROM {name}{order}" + ("" if limit is None else f" LIMIT {int(limit)}"))
+
+    def columns(self, name: str) -> list[str]:
+        """A table's columns.
+
+        Raises:
+            RunError: its stage is not done.
+        """
+        if not self.has(name):
+            raise RunError(f"{self.path}: no {name} yet; run curate {_STAGE_OF[name]} {self.path}")
+        return list(self._connection.table(name).columns)
 
     def pair(self, pair_id: str) -> dict[str, Any]:
         """Everything that is known of one pair; the beginning of its id is enough.
@@ -112,9 +127,11 @@ class RunView:
         Raises:
             RunError: no pair, or more than one, has this id.
         """
-        joined = "pairs" + "".join(
-            f" LEFT JOIN {name} USING (pair_id, row)" for name in ("scores", "weights") if self.has(name)
-        )
+        known, joined = set(self.columns("pairs")), "pairs"
+        for name in filter(self.has, ("scores", "weights", "signals", "diagnosis")):
+            new = ", ".join(["pair_id", "row", *(_quoted(it) for it in self.columns(name) if it not in known)])
+            joined += f" LEFT JOIN (SELECT {new} FROM {name}) USING (pair_id, row)"
+            known.update(self.columns(name))
         found = self.sql(f"SELECT * FROM {joined} WHERE starts_with(pair_id, $id) ORDER BY row", id=pair_id)
         ids = found["pair_id"].unique()
         if len(ids) != 1:
@@ -140,17 +157,46 @@ class RunView:
         Raises:
             RunError: the run was scored without them.
         """
-        scored = self._run.require("score")
-        policy = scored["passes"]["policy"]
-        if not policy["features"]:
-            raise RunError(f"{self.path}: scored with --no-features; score again with --features")
-        shards = range(-(-scored["pairs"] // scored["shard_pairs"]))
-        tables = [pq.read_table(self.path / policy["folder"] / "features" / f"{shard:05d}.parquet") for shard in shards]
         return {
-            f"{side}_{layer}": np.concatenate([_matrix(table, f"{side}_{layer}") for table in tables])
-            for side in _SIDES
-            for layer in _LAYERS
+            f"{side}_{layer}": np.concatenate([shard[at] for shard in self.feature_shards(layer)])
+            for at, side in enumerate(_SIDES)
+            for layer in LAYERS
         }
+
+    def has_features(self) -> bool:
+        """Whether pooled hidden states were kept."""
+        return bool(self._run.require("score")["passes"]["policy"]["features"])
+
+    def feature_shards(self, layer: str) -> Iterator[tuple[NDArray[np.float16], NDArray[np.float16]]]:
+        """Pooled hidden states of a layer, chosen and rejected, shard by shard, each of shape (n, D).
+
+        Raises:
+            RunError: the run was scored without them, or a shard is missing or damaged.
+        """
+        if not self.has_features():
+            raise RunError(f"{self.path}: scored with --no-features; score again with --features")
+        scored = self._run.require("score")
+        folder = self.path / scored["passes"]["policy"]["folder"] / "features"
+        names = [f"{side}_{layer}" for side in _SIDES]
+        for shard in range(-(-scored["pairs"] // scored["shard_pairs"])):
+            path = folder / f"{shard:05d}.parquet"
+            try:
+                table = pq.read_table(path, columns=names)
+            except (OSError, pa.ArrowException) as error:
+                raise RunError(f"{path}: missing or damaged; delete {folder.parent} and score again") from error
+            chosen, rejected = (_matrix(table, name) for name in names)
+            yield chosen, rejected
+
+
+def _quoted(column: str) -> str:
+    """A column's name, whatever is in it, as SQL has it."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def _completed(scores: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """Scores with all columns: those that came after the run was scored are null."""
+    missing = [f"NULL::DOUBLE AS {name}" for name in SCORES.names if name not in scores.columns]
+    return scores.project(", ".join(["*", *missing]))
 
 
 def _matrix(table: Any, name: str) -> NDArray[np.float16]:

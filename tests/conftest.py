@@ -43,13 +43,13 @@ def byte_tokenizer():
     )
 
 
-def tiny_llama(seed):
+def tiny_llama(seed, kind="LlamaForCausalLM", **settings):
     """A random Llama small enough for any test."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import transformers
 
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=256 + len(SPECIAL_TOKENS),
         hidden_size=32,
         intermediate_size=64,
@@ -58,12 +58,13 @@ def tiny_llama(seed):
         num_key_value_heads=2,
         max_position_embeddings=512,
         initializer_range=0.2,
+        **settings,
     )
-    return LlamaForCausalLM(config).eval()
+    return getattr(transformers, kind)(config).eval()
 
 
-def _save(folder, seed):
-    tiny_llama(seed).save_pretrained(folder)
+def _save(folder, seed, **settings):
+    tiny_llama(seed, **settings).save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
     return folder
 
@@ -78,3 +79,10 @@ def tiny_policy(tmp_path_factory):
 def tiny_reference(tmp_path_factory):
     """Another tiny random model with the same tokenizer."""
     return _save(tmp_path_factory.mktemp("reference"), seed=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_reward_model(tmp_path_factory):
+    """Folder of a tiny random reward model with that tokenizer; begin-of-text is its padding."""
+    settings = {"kind": "LlamaForSequenceClassification", "num_labels": 1, "pad_token_id": 256}
+    return _save(tmp_path_factory.mktemp("reward"), seed=3, **settings)

@@ -17,12 +17,21 @@ LAYERS = [
     {"pairs"},
     {"models", "attention"},
     {"tokens"},
-    {"logprobs"},
+    {"logprobs", "rewards"},
     {"scoring"},
     {"engines", "margins", "gamma", "noise"},
     {"weighing"},
     {"view"},
-    {"report", "auditing", "doctor"},
+    {"signals", "rates", "metrics", "planting", "clusters", "shingles"},
+    {"imported", "probe", "slices", "kinds", "turns", "repeats"},
+    {"sides"},
+    {"checks"},
+    {"evidence"},
+    {"detect"},
+    {"diagnosing", "selftest"},
+    {"verdict", "auditing", "charts"},
+    {"report", "html", "doctor"},
+    {"page"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -59,7 +68,8 @@ def test_imports_point_backwards(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_the_library_imports_neither_pages_nor_trainer(path):
     outer = {name.split(".")[0] for name in imports(path)} & {"app", "training", "streamlit", "plotly"}
-    assert not outer or path.stem == "cli"
+    allowed = {"cli": outer, "charts": {"plotly"}, "html": {"plotly"}}.get(path.stem, set())
+    assert outer <= allowed
 
 
 @pytest.mark.parametrize("folder", ["app", "training"])

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import typer
 from typer.testing import CliRunner
 
 from curate import models
-from curate.cli import app
+from curate.cli import app, main
 from curate.errors import ConfigError, RunError
 from curate.formats import FORMATS, MAPPED
 from curate.progress import printable
@@ -26,7 +28,7 @@ from curate.view import RunView
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "data" / "demo.jsonl"
-COMMANDS = ["audit", "ingest", "score", "weigh", "show", "formats", "doctor"]
+COMMANDS = ["audit", "ingest", "score", "weigh", "diagnose", "selftest", "report", "show", "formats", "doctor"]
 HEAVY = {"torch", "transformers", "numpy", "pandas", "pyarrow", "duckdb", "scipy", "fsspec"}
 
 
@@ -140,8 +142,10 @@ def test_an_audit_says_what_it_does_and_what_to_do_next(audited):
         "Scoring",
         "Margins (dpo_norm, β = 10)",
         "γ-PO weights",
+        "Diagnosis",
         f"Next: curate show {run} {lowest} prints the pair of the lowest margin;",
     ]
+    assert "noise       cannot tell: 12 labelled pairs are too few to learn from" in done.stdout
     assert json.loads(call("show", run, lowest, "--json").stdout)["margin"] == min(margins)
 
 
@@ -149,14 +153,18 @@ def test_each_stage_says_what_comes_next(read, model_options):
     assert call("show", read).stdout.splitlines()[-1] == f"Next: curate score {read}"
     done = call("score", read, *model_options, "--no-features")
     assert done.stdout.splitlines()[-1] == f"Next: curate weigh {read}"
-    assert call("weigh", read).stdout.splitlines()[-1] == f"      any Parquet reader opens {read}/weights.parquet"
+    assert call("weigh", read).stdout.splitlines()[-1] == f"Next: curate diagnose {read}"
+    assert call("diagnose", read).stdout.splitlines()[-2:] == [
+        f"      curate report {read} -o report.html draws all of it;",
+        f"      curate selftest {read} measures how far to trust it",
+    ]
 
 
 def test_the_suggested_commands_run(read, model_options):
-    for options in (["--no-features", *model_options], []):
+    for options in (["--no-features", *model_options], [], []):
         suggestion = call("show", read).stdout.splitlines()[-1].removeprefix("Next: curate ")
         call(*shlex.split(suggestion), *options)
-    assert list(Run.open(read).manifest()["stages"]) == ["ingest", "score", "weigh"]
+    assert list(Run.open(read).manifest()["stages"]) == ["ingest", "score", "weigh", "diagnose"]
 
 
 def test_a_process_of_its_own_prints_the_report_and_speaks_on_stderr(audited):
@@ -179,11 +187,13 @@ def test_a_terminal_that_knows_only_ascii(audited):
 def test_json_of_the_report_is_the_same_from_every_command(audited, model_options):
     run, _ = audited
     expected = rounded(call("show", run, "--json").stdout)
-    assert list(expected) == ["run", "data", "scoring", "margins", "weights", "length"]
+    assert list(expected) == ["run", "data", "scoring", "margins", "weights", "length", "diagnosis"]
+    assert sum(expected["diagnosis"]["kinds"].values()) == 12
     assert (expected["run"], expected["data"]["pairs"], expected["weights"]["population"]) == (str(run), 12, 12)
     assert rounded(call("ingest", DEMO, "-o", run, "--limit", 12, "--json").stdout) == expected
     assert rounded(call("score", run, *model_options, "--json").stdout) == expected
     assert rounded(call("weigh", run, "--json").stdout) == expected
+    assert rounded(call("diagnose", run, "--json").stdout) == expected
     assert rounded(call("audit", DEMO, "-o", run, "--limit", 12, *model_options, "--json").stdout) == expected
 
 
@@ -196,12 +206,12 @@ def test_json_of_a_process_of_its_own(audited):
 
 def test_json_of_one_pair(audited):
     run, _ = audited
-    pairs, scores, weights = (
-        pd.read_parquet(run / name) for name in ("pairs/00000.parquet", "scores.parquet", "weights.parquet")
-    )
+    names = ("pairs/00000.parquet", *(f"{name}.parquet" for name in ("scores", "weights", "signals", "diagnosis")))
+    pairs, scores, weights, signals, diagnosis = (pd.read_parquet(run / name) for name in names)
     found = parse(call("show", run, pairs["pair_id"][7], "--json").stdout)
     line = json.loads(DEMO.read_text(encoding="utf-8").splitlines()[7])
-    assert list(found) == [*pairs, *list(scores)[2:], *list(weights)[2:]]
+    names = [column for table in (pairs, scores, weights, signals, diagnosis) for column in table]
+    assert list(found) == list(dict.fromkeys(names))
     assert (found["row"], found["line"], found["file"], found["tie"]) == (7, 8, str(DEMO), False)
     assert found["prompt"] == [{"role": "user", "content": line["prompt"]}]
     assert found["rejected"] == [{"role": "assistant", "content": line["rejected"]}]
@@ -209,7 +219,7 @@ def test_json_of_one_pair(audited):
     assert json.loads(found["original"]) == line
     assert (found["rating_chosen"], found["unscored"]) == (None, None)
     assert found["policy_unconditional_chosen_logp"] is None
-    for table in (scores, weights):
+    for table in (scores, weights, signals):
         for name in table.columns[2:]:
             expected = table[name][7]
             assert found[name] == expected or (found[name] is None and pd.isna(expected)), name
@@ -407,6 +417,151 @@ def test_no_pair_or_several(read):
     assert call("show", read, ids[1]).stdout.startswith(f"pair_id                  {ids[1]}\n")
 
 
+# --- diagnosis ---
+
+
+@pytest.fixture(scope="module")
+def diagnosed(tmp_path_factory, make_world, write_scored):
+    """Eighty pairs with known flips, diagnosed by the command, and what it printed."""
+    world = make_world(80, seed=2)
+    run = write_scored(tmp_path_factory.mktemp("cli"), world, features=False).path
+    return run, call("diagnose", run, "--folds", 4, "--repeats", 1), world
+
+
+def test_diagnose_says_what_it_found(diagnosed):
+    run, done, _ = diagnosed
+    sections = re.findall(r"^\S.*", done.stdout, re.MULTILINE)
+    assert sections[-3:-1] == ["Suspects", "Diagnosis"]
+    diagnosis = pd.read_parquet(run / "diagnosis.parquet")
+    for kind, count in diagnosis["kind"].value_counts().items():
+        assert re.search(rf"^  {kind} +{count} \({count / 80:.1%}\)", done.stdout, re.MULTILINE)
+    suspect = re.search(rf"show {run} (\w+) prints the first suspect", done.stdout)[1]
+    assert diagnosis["p_flip"][diagnosis["pair_id"].str.startswith(suspect)].item() == diagnosis["p_flip"].max()
+
+
+def test_diagnose_tests_itself_once(diagnosed):
+    run, _, _ = diagnosed
+    manifest = Run.open(run).manifest()
+    assert (
+        manifest["stages"]["diagnose"]["config"] | {"folds": 4, "repeats": 1}
+        == manifest["stages"]["diagnose"]["config"]
+    )
+    assert manifest["stages"]["selftest"]["config"]["noise"] == [0.0, 0.2]
+    before = stamps(run)
+    call("diagnose", run, "--folds", 4, "--repeats", 1)
+    assert stamps(run) == before
+
+
+def test_json_of_a_diagnosed_run(diagnosed):
+    run, _, _ = diagnosed
+    found = parse(call("show", run, "--json").stdout)["diagnosis"]
+    stage = Run.open(run).require("diagnose")
+    assert (found["kinds"], found["noise"], found["signals"]) == (stage["kinds"], stage["noise"], stage["signals"])
+    assert len(found["suspects"]) == 10
+
+
+def test_a_suspect_with_its_reasons(diagnosed):
+    run, _, _ = diagnosed
+    suspect = parse(call("show", run, "--json").stdout)["diagnosis"]["suspects"][0]
+    shown = call("show", run, suspect["pair_id"]).stdout
+    values = dict(re.findall(r"^(\w+) {2,}(.*)$", shown, re.MULTILINE))
+    assert values["kind"] == suspect["kind"]
+    assert values["reasons"] == "; ".join(suspect["reasons"])
+    assert float(values["p_flip"]) == pytest.approx(suspect["p_flip"], rel=1e-5)
+
+
+def test_a_lost_table_is_named_and_made_again(diagnosed, tmp_path):
+    run = shutil.copytree(diagnosed[0], tmp_path / "run")
+    for name in ("slices", "selftest"):
+        (run / f"{name}.parquet").unlink()
+        done = command_line("show", run)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"curate: {run / name}.parquet: missing or damaged")
+        assert len(done.stderr.splitlines()) == 1
+        call("diagnose", run, "--folds", 4, "--repeats", 1)
+        assert list(Run.open(run).manifest()["stages"])[-2:] == ["diagnose", "selftest"]
+
+
+def test_selftest_of_a_run(diagnosed, tmp_path):
+    run = shutil.copytree(diagnosed[0], tmp_path / "run")
+    options = ["--noise", "0,0.2", "--plans", "longer", "--seeds", 2, "--pairs", 60]
+    records = parse(call("selftest", run, *options, "--json").stdout)
+    assert all(list(row) == ["noise", "rate", "folds", "signal", "metric", "mean", "low", "high"] for row in records)
+    assert {(row["noise"], row["rate"]) for row in records if row["noise"] == "random"} == {
+        ("random", 0.0),
+        ("random", 0.2),
+    }
+    assert {row["noise"] for row in records} == {"random", "longer"}
+    assert Run.open(run).require("selftest")["pairs"] == 60
+    text = call("selftest", run, *options).stdout
+    assert "Random flips, 20% of the pairs" in text
+    assert text.rstrip() in call("selftest", run, *options).stdout
+    found = {row["metric"]: row["mean"] for row in records if row["signal"] == "fused" and row["rate"] == 0.2}
+    assert "auroc" in found
+    promise = parse(call("show", run, "--json").stdout)["diagnosis"]["selftest"]["sentence"]
+    assert " ".join(text.split()).endswith(promise)
+
+
+def test_the_report_of_a_run(diagnosed, tmp_path):
+    run, _, _ = diagnosed
+    done = call("report", run, "-o", tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert re.fullmatch(rf"{tmp_path}/report\.html: \d\.\d MB\n", done.stderr)
+    assert parse(call("show", run, "--json").stdout)["diagnosis"]["suspects"][0]["pair_id"] in text
+
+
+def test_an_audit_of_signals_from_a_file(tmp_path, make_world, model_options):
+    world = make_world(40, seed=2)
+    data = write(tmp_path / "data.jsonl", world.rows)
+    write(tmp_path / "judge.jsonl", [{"id": row["id"], "judge": "chosen"} for row in world.rows])
+    options = ["--signals", tmp_path / "judge.jsonl", "--folds", 3, "--repeats", 1, "--no-features", *model_options]
+    found = parse(call("audit", data, "-o", tmp_path / "run", *options, "--json").stdout)
+    assert found["diagnosis"]["signals"]["judge"] == "imported"
+    assert found["diagnosis"]["selftest"] is not None
+    assert pd.read_parquet(tmp_path / "run" / "signals.parquet")["judge"].tolist() == [1.0] * 40
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["diagnose", "{run}", "--signals", "{tmp}/none.csv"], "{tmp}/none.csv: "),
+        (["diagnose", "{run}", "--signals", "{tmp}/bad.csv"], "{tmp}/bad.csv: judge has 'what', neither a number nor"),
+        (["diagnose", "{run}", "--signals", "{tmp}/bad.parquet"], "{tmp}/bad.parquet: cannot be read"),
+        (["diagnose", "{run}", "--folds", "1"], "--folds is 1: it must be "),
+        (["diagnose", "{run}", "--p-flip", "1.5"], "--p-flip is 1.5: it must lie between 0 and 1"),
+        (["selftest", "{run}", "--noise", "0,a"], "--noise 0,a: write rates as 0,0.1,0.2"),
+        (["selftest", "{run}", "--noise", "0.7"], "--noise 0.7: it must lie between 0 and 0.5"),
+        (
+            ["selftest", "{run}", "--plans", "harder"],
+            "--plans is 'harder': choose one of hard, longer, annotator, ties",
+        ),
+        (["selftest", "{run}", "--pairs", "20"], "20 labelled pairs are too few for a self-test"),
+        (["selftest", "{tmp}/bare"], "{tmp}/bare: the stage diagnose is not done; run curate diagnose {tmp}/bare"),
+        (["report", "{tmp}/bare", "-o", "{tmp}/r.html"], "{tmp}/bare: the stage diagnose is not done"),
+        (["report", "{run}", "-o", "{tmp}/no/such/r.html"], "{tmp}/no/such"),
+    ],
+    ids=lambda value: " ".join(value[2:]) if isinstance(value, list) else "",
+)
+def test_faults_are_one_line(diagnosed, tmp_path, monkeypatch, capsys, args, message):
+    run = shutil.copytree(diagnosed[0], tmp_path / "run")
+    (tmp_path / "bad.csv").write_text("row,judge\n0,what\n")
+    (tmp_path / "bad.parquet").write_text("garbage")
+    Run.create(tmp_path / "bare")
+    places = {"run": run, "tmp": tmp_path}
+    before = stamps(run)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["curate", *(arg.format(**places) for arg in args)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("curate: " + message.format(**places))
+    assert len(said.err.splitlines()) == 1
+    assert stamps(run) == before
+
+
 # --- nothing in a dataset steers a terminal ---
 
 HOSTILE = "\x1b[2J\x1b]0;title\x07\rX\x08\x00\x7f\x9b31m\u202e\u2028"
@@ -478,6 +633,17 @@ def test_errors_are_harmless_and_one_line(tmp_path):
     assert_harmless(done.stderr)
     assert len(done.stderr.splitlines()) == 1
     assert rf"(columns: k{TAMED}\n)" in done.stderr
+
+
+def test_a_signals_name_is_harmless(diagnosed, tmp_path):
+    run = shutil.copytree(diagnosed[0], tmp_path / "run")
+    name = f"[/red]{HOSTILE}".replace("\0", "")
+    pd.DataFrame({"row": range(80), name: 1.0}).to_parquet(tmp_path / "signals.parquet")
+    call("diagnose", run, "--signals", tmp_path / "signals.parquet", "--folds", 4, "--repeats", 1)
+    suspect = parse(call("show", run, "--json").stdout)["diagnosis"]["suspects"][0]["pair_id"]
+    for args in (["show", run], ["show", run, suspect], ["show", run, suspect, "--json"]):
+        assert_harmless(call(*args).stdout)
+    assert f"[/red]{TAMED}".replace(r"\x00", "") in call("show", run, suspect).stdout
 
 
 # --- usage errors ---

@@ -482,7 +482,7 @@ def test_the_output_layer_stays_in_float32_under_autocast():
     states = torch.randn(3, 8, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         assert head(states).dtype == torch.bfloat16
-        logprobs._keep_in_float32(head)
+        logprobs.keep_in_float32(head)
         logits = head(states)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, states.float() @ head.weight.T, rtol=1e-6, atol=1e-6)

@@ -185,6 +185,8 @@ def test_scores_are_those_of_a_plain_computation(everything, plain, plain_refere
             "identical_tokens": sides[0] == sides[1],
             "boundary_shift_tokens": 0,
             "unscored": None,
+            "reward_chosen": None,
+            "reward_rejected": None,
         }
 
 

@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate import audit, pairs, store
-from curate.config import AuditConfig, ComputeConfig, IngestConfig, ScoreConfig, WeighConfig
+from curate.config import AuditConfig, ComputeConfig, DiagnoseConfig, IngestConfig, ScoreConfig, WeighConfig
+from curate.diagnosing import diagnose
 from curate.engines import score
 from curate.errors import ConfigError, RunError
 from curate.pairs import ingest
-from curate.schema import PAIRS, REFUSED, SCORES, WEIGHTS
+from curate.schema import DIAGNOSIS, PAIRS, REFUSED, SCORES, WEIGHTS
 from curate.store import Run
 from curate.view import RunView
 from curate.weighing import weigh
@@ -174,10 +175,12 @@ def test_a_folder_of_any_name(whole, tmp_path, name):
 def test_a_pair_and_all_that_is_known_of_it(view, whole):
     (pair_id,) = view.sql("SELECT pair_id FROM pairs WHERE row = 7")["pair_id"]
     pair = view.pair(pair_id)
-    assert pair.keys() == {*PAIRS.names, *SCORES.names, *WEIGHTS.names}
+    signals = view.columns("signals")
+    assert pair.keys() == {*PAIRS.names, *SCORES.names, *WEIGHTS.names, *signals, *DIAGNOSIS.names}
+    assert {"margin", "log_prob", "token_difference"} <= set(signals)
     assert (pair["row"], pair["line"], pair["source"]) == (7, 8, "odd")
     assert [dict(turn) for turn in pair["chosen"]] == [{"role": "assistant", "content": "good 7"}]
-    for name in ("scores", "weights"):
+    for name in ("scores", "weights", "signals"):
         stored = next(row for row in pq.read_table(whole / f"{name}.parquet").to_pylist() if row["row"] == 7)
         for column, value in stored.items():
             assert pd.isna(pair[column]) if value is None else pair[column] == value, column
@@ -287,3 +290,21 @@ def test_audit_leaves_a_run_of_other_data_alone(read, tmp_path):
     with pytest.raises(RunError, match="choose another folder with -o, or say --replace"):
         audit(AuditConfig(IngestConfig((str(other),))), read.path)
     assert RunView(read.path).table("pairs")["row"].tolist() == THERE
+
+
+# --- what users name ---
+
+
+def test_a_signal_of_any_name(make_world, write_scored, tmp_path):
+    """Names come from files; each is found under its own, and none hides a column of ours."""
+    run = write_scored(tmp_path, make_world(12), features=False)
+    names = ['a "b"', "select", "prompt tokens", "naïve 猫"]
+    pd.DataFrame({"row": range(12), **{name: float(at) for at, name in enumerate(names)}}).to_parquet(
+        tmp_path / "s.parquet"
+    )
+    diagnose(run, DiagnoseConfig((str(tmp_path / "s.parquet"),)))
+    with RunView(run.path) as view:
+        assert view.table("signals", names).iloc[0].tolist() == [0, 1, 2, 3]
+        assert set(names) <= set(view.table("signals").columns)
+        (pair_id, *_) = view.table("pairs", ["pair_id"])["pair_id"]
+        assert [view.pair(pair_id)[name] for name in names] == [0, 1, 2, 3]
