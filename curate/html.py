@@ -125,8 +125,10 @@ def write_report(content: ReportContent, target: Path) -> None:
         StorageError: the disk refuses.
     """
     page = render_html(content)
-    with storage_errors(target), atomic_path(target) as path:
-        path.write_text(page, encoding="utf-8")
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(target) as path:
+            path.write_text(page, encoding="utf-8")
 
 
 def render_html(content: ReportContent) -> str:

@@ -530,3 +530,8 @@ def test_the_policy_stops_what_the_escaping_would_let_through(browse):
     page, asked = browse(bare)  # the test itself sees what it looks for
     assert asked == {"http://evil.example/pixel.png"}
     assert page.text.strip().startswith("stolen")
+
+
+def test_the_folder_of_the_file_is_made(tmp_path):
+    write_report(ReportContent(title="small"), tmp_path / "new" / "report.html")
+    assert "small" in (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
