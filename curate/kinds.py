@@ -1,9 +1,10 @@
 """The verdict on a pair: clean, flipped, ambiguous, defective or unresolved, and the reasons in words.
 
 In this order: defective where a check of severity `defect` found something; ambiguous where the data itself calls it a
-tie; flipped where p_flip reaches the threshold; ambiguous where annotators are split or ratings equal; unresolved where
-there is no evidence, or the evidence changes its sign from one cross-fit to the next; ambiguous where neither
-side is clearly the better; else clean. A hard pair is not a flipped one: evidence that is merely weak never says so.
+tie; flipped where p_flip reaches the threshold and the evidence is firm; ambiguous where annotators are split or
+ratings equal; unresolved where there is no evidence, or it changes its sign from one cross-fit to the next; ambiguous
+where neither side is clearly the better; else clean. Firm is evidence that is neither of the last two: a hard pair is
+not a flipped one.
 """
 
 from __future__ import annotations
@@ -58,13 +59,15 @@ def classify(facts: Facts, config: DiagnoseConfig) -> NDArray[np.int8]:
     """Kinds as positions in `KINDS`, shape (N,)."""
     known = np.isfinite(facts.log_odds) & facts.can_tell
     p_better = expit(np.nan_to_num(facts.log_odds))
+    near = np.abs(p_better - 0.5) < config.near_tie
+    firm = ~near & (np.abs(facts.log_odds) >= facts.error)
     rules = [
         (facts.defect, "defective"),
         (facts.tie, "ambiguous"),
-        (known & (np.nan_to_num(facts.p_flip) >= config.p_flip), "flipped"),
+        (known & firm & (np.nan_to_num(facts.p_flip) >= config.p_flip), "flipped"),
         (facts.split | facts.equal, "ambiguous"),
         (~known | (np.abs(facts.log_odds) < facts.error), "unresolved"),
-        (np.abs(p_better - 0.5) < config.near_tie, "ambiguous"),
+        (near, "ambiguous"),
     ]
     return np.select([rule for rule, _ in rules], [_CODE[kind] for _, kind in rules], _CODE["clean"]).astype(np.int8)
 

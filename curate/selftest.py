@@ -34,7 +34,7 @@ from curate.errors import RunError
 from curate.evidence import Evidence, gather
 from curate.metrics import METRICS, Mask, auroc, auroc_gain, auroc_interval
 from curate.noise import fit_lapse, p_flip
-from curate.probe import Codes, Floats, Folds
+from curate.probe import FEWEST_GROUPS, Codes, Floats, Folds
 from curate.progress import Progress, Quiet
 from curate.rates import annotator_rates
 from curate.schema import SELFTEST
@@ -137,7 +137,7 @@ def _sampled(evidence: Evidence, pairs: int) -> Codes:
         return np.arange(len(evidence.learns_N))
     count_P = np.bincount(evidence.prompt_N, weights=evidence.learns_N)
     order_P = np.random.default_rng(0).permutation(len(count_P))
-    drawn_P = order_P[: max(int((count_P[order_P].cumsum() <= pairs).sum()), 2)]
+    drawn_P = order_P[: max(int((count_P[order_P].cumsum() <= pairs).sum()), FEWEST_GROUPS)]
     return np.flatnonzero(np.isin(evidence.prompt_N, drawn_P))
 
 
@@ -188,7 +188,7 @@ def _clean_rows(truth: Detected, settings: DiagnoseConfig) -> Iterator[Row]:
         place = ("random", 0.0, folds, signal)
         yield _row(*place, "false_alarms", called / len(value_MT), low, high)
         yield _row(*place, "rate", fit.rate, fit.low, fit.high)
-        if folds == GROUPED:
+        if folds == GROUPED and fit.can_tell:
             yield _row("random", 0.0, folds, ORACLE, "auroc", 1 - fit.rate, 1 - fit.high, 1 - fit.low)
 
 

@@ -29,7 +29,7 @@ _WORTH_A_WORD = 0.97  # ceiling of the AUROC
 _QUOTED = (FUSED, CONTROLLED, "length")
 NAMES = {FUSED: "fused", CONTROLLED: "with length taken out", "length": "length alone"}
 MEANINGS = {
-    "clean": "pairs whose label agrees with what is known of them, or at least is not contradicted",
+    "clean": "pairs whose label is more likely right than wrong",
     "flipped": "pairs whose label is more likely wrong than right",
     "ambiguous": "near ties: as the data itself says, or because neither side is clearly better",
     "defective": "pairs that cannot be used as they are",
@@ -163,7 +163,8 @@ def _slice_lines(slices: list[Summary]) -> Iterable[tuple[str, str]]:
         yield "slices", "none is clearly above the whole; the highest:"
     for one in above or slices[:1]:
         interval = f"{one['low']:.0%} to {one['high']:.0%}"
-        yield "slice", f"{one['by']} {one['value']}: {one['rate']:.0%} flipped ({interval}) of {one['pairs']:,}"
+        what = "votes wrong" if one["by"] == "annotator" else "flipped"
+        yield "slice", f"{one['by']} {one['value']}: {one['rate']:.0%} {what} ({interval}) of {one['pairs']:,}"
 
 
 def _selftest_lines(tested: Summary | None) -> Iterable[tuple[str, str]]:

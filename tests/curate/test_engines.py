@@ -23,7 +23,7 @@ from curate.engines import World, _share_out, score
 from curate.errors import ConfigError
 from curate.pairs import ingest
 from curate.scoring import merge
-from curate.store import Run
+from curate.store import DIAGNOSED, Run
 from curate.view import RunView
 
 NATS = 1e-4
@@ -472,6 +472,7 @@ def test_an_undisturbed_fork_does_as_any_process(tormented, alone):
 def test_the_kills_hit_every_stage(tormented):
     _, happened = tormented
     expected = {"pairs", "refused.parquet", "manifest.json", "noise_floor.parquet", "scores.parquet", "weights.parquet"}
+    expected |= {f"{table}.parquet" for table in DIAGNOSED}
     assert set(happened["renames"]) == expected | {f"{shard:05d}.parquet" for shard in range(3)}
     assert happened["renames"].count("manifest.json") == 7  # made; each stage struck and recorded
     assert happened["kills"] >= RANDOM_KILLS
