@@ -539,7 +539,7 @@ def test_an_audit_of_signals_from_a_file(tmp_path, make_world, model_options):
         (["selftest", "{run}", "--pairs", "20"], "20 labelled pairs are too few for a self-test"),
         (["selftest", "{tmp}/bare"], "{tmp}/bare: the stage diagnose is not done; run curate diagnose {tmp}/bare"),
         (["report", "{tmp}/bare", "-o", "{tmp}/r.html"], "{tmp}/bare: the stage diagnose is not done"),
-        (["report", "{run}", "-o", "{tmp}/no/such/r.html"], "{tmp}/no/such"),
+        (["report", "{run}", "-o", "{run}/manifest.json/r.html"], "{run}/manifest.json"),
     ],
     ids=lambda value: " ".join(value[2:]) if isinstance(value, list) else "",
 )
