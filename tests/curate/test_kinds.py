@@ -69,6 +69,12 @@ def test_settings():
     assert kinds_of({"log_odds": 0.0, "error": 0.0}, near_tie=0.0) == ["clean"]
 
 
+def test_weak_evidence_is_not_called_flipped_however_probable_a_flip_is():
+    near = {"log_odds": -0.1, "error": 0.0, "p_flip": 0.9}  # σ(−0.1) = 0.475
+    unsteady = {"log_odds": -1.0, "error": 1.5, "p_flip": 0.9}
+    assert kinds_of(near, unsteady) == ["ambiguous", "unresolved"]
+
+
 def test_where_nothing_can_be_told_nothing_is_flipped():
     pairs = [{}, WRONG, UNKNOWN, {"tie": 1}, {"split": 1}, {"defect": 1}]
     expected = ["unresolved", "unresolved", "unresolved", "ambiguous", "ambiguous", "defective"]
@@ -93,7 +99,9 @@ def test_of_every_pair(pairs, can_tell, p_flip, near_tie):
         assert (kind == "defective") == bool(pair["defect"])
         if kind == "flipped":
             assert can_tell
-            assert pair["p_flip"] >= p_flip  # weak evidence never says so
+            assert pair["p_flip"] >= p_flip  # weak evidence never says so:
+            assert abs(pair["log_odds"]) >= pair["error"]
+            assert abs(1 / (1 + np.exp(-np.clip(pair["log_odds"], -50, 50))) - 0.5) >= near_tie - 1e-9
             assert not pair["tie"]
         if kind == "clean":
             assert can_tell
@@ -169,6 +177,12 @@ def test_why_it_is_neither(pair, texts):
 
 def test_a_flipped_pair_whose_annotators_are_divided():
     assert said({**WRONG, "split": 1})[0][-1] == "its annotators are divided"
+
+
+def test_weak_evidence_is_not_called_flipped_however_probable_a_flip_is():
+    near = {"log_odds": -0.1, "error": 0.0, "p_flip": 0.9}  # σ(−0.1) = 0.475
+    unsteady = {"log_odds": -1.0, "error": 1.5, "p_flip": 0.9}
+    assert kinds_of(near, unsteady) == ["ambiguous", "unresolved"]
 
 
 def test_where_nothing_can_be_told():

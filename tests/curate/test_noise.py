@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.noise import agreement_curve, expected_labels, fit_lapse, flip_posterior, p_flip
+from curate.noise import AgreementCurve, agreement_curve, expected_labels, fit_lapse, flip_posterior, p_flip
 
 
 def simulate(rate, pairs, seed, slope=1.0, spread=4.0):
@@ -184,3 +184,21 @@ def test_expected_labels_follow_the_margins_at_any_scale(margins, scale):
 def test_refuses_margins_without_a_meaning(margins):
     with pytest.raises(ValueError, match="finite and of shape"):
         fit_lapse(margins)
+
+
+def test_a_curve_says_whether_it_follows_the_model():
+    margins, _ = simulate(0.1, 20_000, seed=5)
+    fit = fit_lapse(margins)
+    assert agreement_curve(margins, fit).follows_model
+    bent = np.where(
+        np.abs(margins) > np.quantile(np.abs(margins), 0.8), -np.abs(margins), margins
+    )  # the surest all err
+    assert not agreement_curve(bent, fit_lapse(bent)).follows_model
+
+
+def test_departures_that_are_certain_but_small_are_borne():
+    pairs = np.full(3, 10**7)
+    fit = np.array([0.6, 0.7, 0.8])
+    for off, follows in ((0.02, True), (0.04, False)):
+        curve = AgreementCurve(fit, fit + off, fit, fit, pairs, fit)
+        assert curve.follows_model is follows
