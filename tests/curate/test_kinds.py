@@ -179,12 +179,6 @@ def test_a_flipped_pair_whose_annotators_are_divided():
     assert said({**WRONG, "split": 1})[0][-1] == "its annotators are divided"
 
 
-def test_weak_evidence_is_not_called_flipped_however_probable_a_flip_is():
-    near = {"log_odds": -0.1, "error": 0.0, "p_flip": 0.9}  # σ(−0.1) = 0.475
-    unsteady = {"log_odds": -1.0, "error": 1.5, "p_flip": 0.9}
-    assert kinds_of(near, unsteady) == ["ambiguous", "unresolved"]
-
-
 def test_where_nothing_can_be_told():
     why = "the evidence cannot tell right labels from wrong ones in this dataset"
     assert said({}, {**WRONG, "log_odds": -2.0}, can_tell=False) == [
