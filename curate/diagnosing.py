@@ -43,7 +43,7 @@ from curate.progress import Progress, Quiet
 from curate.readers import sha256
 from curate.schema import DIAGNOSIS, KINDS, signals_schema
 from curate.slices import divided, make_slices, read_votes
-from curate.store import DIAGNOSED, Run, fingerprint, write_table
+from curate.store import DIAGNOSED, Run, fingerprint, nullable, write_table
 from curate.view import RunView
 
 DIAGNOSE_STEPS = 4  # checks, evidence, clusters, tables
@@ -131,7 +131,7 @@ def _diagnose(
     texts = kinds.reasons(facts, kind_N, voices, _details(findings, keys["row"].to_numpy()))
     tables = {
         "signals": pa.table(
-            [keys["pair_id"], keys["row"], *map(_nullable, judged.signals.values())],
+            [keys["pair_id"], keys["row"], *map(nullable, judged.signals.values())],
             schema=signals_schema(judged.signals),
         ),
         "findings": findings,
@@ -238,13 +238,13 @@ def _diagnosis(
         "pair_id": pa.array(pair_id),
         "row": pa.array(row),
         "kind": pa.DictionaryArray.from_arrays(kind_N, list(KINDS)).cast(pa.string()),
-        "p_flip": _nullable(judged.p_flip),
-        "evidence": _nullable(judged.log_odds),
+        "p_flip": nullable(judged.p_flip),
+        "evidence": nullable(judged.log_odds),
         "checks": pa.array(checks, pa.list_(pa.string())),
         "reasons": pa.array(texts, pa.list_(pa.string())),
-        "cluster": _nulls(pa.int32(), len(kind_N)),
-        "x": _nulls(pa.float32(), len(kind_N)),
-        "y": _nulls(pa.float32(), len(kind_N)),
+        "cluster": pa.nulls(len(kind_N), pa.int32()),
+        "x": pa.nulls(len(kind_N), pa.float32()),
+        "y": pa.nulls(len(kind_N), pa.float32()),
     }
     if clusters is not None:
         columns["cluster"] = pa.array(clusters.cluster_N, mask=clusters.cluster_N < 0)
@@ -252,15 +252,6 @@ def _diagnosis(
             name: pa.array(place_N, from_pandas=True) for name, place_N in zip("xy", clusters.map_N2.T, strict=True)
         }
     return pa.table(columns, schema=DIAGNOSIS)
-
-
-def _nulls(kind: pa.DataType, pairs: int) -> pa.Array:
-    return pa.nulls(pairs, kind)
-
-
-def _nullable(values_N: Floats) -> pa.Array:
-    """Floats with null for NaN."""
-    return pa.array(values_N, from_pandas=True)
 
 
 def _facts(

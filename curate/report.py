@@ -12,7 +12,7 @@ from rich.text import Text
 
 from curate.progress import printable
 from curate.verdict import judge_run, suspect_lines, verdict_lines
-from curate.view import RunView
+from curate.view import RunView, plain_records
 
 Summary = dict[str, Any]
 
@@ -45,15 +45,8 @@ def summarize(view: RunView) -> Summary:
 
 
 def _records(view: RunView, query: str) -> list[dict[str, Any]]:
-    """A query's rows as plain values; None where there is nothing to say (an average of no pairs, the sd of one)."""
-    return [
-        {str(name): _plain(value) for name, value in record.items()} for record in view.sql(query).to_dict("records")
-    ]
-
-
-def _plain(value: Any) -> Any:
-    plain = value.item() if hasattr(value, "item") else value
-    return None if plain != plain else plain  # NaN
+    """A query's rows as plain values."""
+    return plain_records(view.sql(query))
 
 
 def _data(view: RunView) -> Summary:

@@ -33,7 +33,7 @@ from curate.detect import (
 from curate.errors import RunError
 from curate.evidence import Evidence, gather
 from curate.metrics import METRICS, Mask, auroc, auroc_gain, auroc_interval
-from curate.noise import fit_lapse, p_flip
+from curate.noise import LapseFit, fit_lapse, p_flip
 from curate.probe import FEWEST_GROUPS, Codes, Floats, Folds
 from curate.progress import Progress, Quiet
 from curate.rates import annotator_rates
@@ -183,13 +183,18 @@ def _clean_rows(truth: Detected, settings: DiagnoseConfig) -> Iterator[Row]:
         if signal != FUSED:
             continue
         fit = fit_lapse(value_MT[:, 0])
-        called = int((p_flip(value_MT[:, 0], fit) >= settings.p_flip).sum()) if fit.can_tell else 0
+        called = int(_called(value_MT[:, 0], fit, settings).sum())
         low, high = binomtest(called, len(value_MT)).proportion_ci(method="wilson")
         place = ("random", 0.0, folds, signal)
         yield _row(*place, "false_alarms", called / len(value_MT), low, high)
         yield _row(*place, "rate", fit.rate, fit.low, fit.high)
         if folds == GROUPED and fit.can_tell:
             yield _row("random", 0.0, folds, ORACLE, "auroc", 1 - fit.rate, 1 - fit.high, 1 - fit.low)
+
+
+def _called(value_M: Floats, fit: LapseFit, settings: DiagnoseConfig) -> Mask:
+    """Which pairs are called flipped by their probability alone; none where the rate cannot be told."""
+    return np.asarray((p_flip(value_M, fit) >= settings.p_flip) & fit.can_tell)
 
 
 def _trial_rows(trial: Trial, detected: Detected, prompt_M: Codes, settings: DiagnoseConfig) -> Iterator[Row]:
@@ -222,7 +227,7 @@ def _verdict_rows(place: Place, value_MT: Floats, flipped_MT: Mask, settings: Di
     found: dict[str, list[float]] = {name: [] for name in ("rate", "rate_error", "called_precision", "called_recall")}
     for value_M, flipped_M in zip(value_MT.T, flipped_MT.T, strict=True):
         fit = fit_lapse(value_M)
-        called_M = (p_flip(value_M, fit) >= settings.p_flip) & fit.can_tell
+        called_M = _called(value_M, fit, settings)
         found["rate"].append(fit.rate)
         found["rate_error"].append(fit.rate - float(flipped_M.mean()))
         found["called_recall"].append(float(called_M[flipped_M].mean()))
@@ -265,10 +270,7 @@ def _tie_rows(sample: Evidence, config: SelftestConfig, settings: DiagnoseConfig
     target_MT = np.where(tied_M[:, None], np.stack(drawn, axis=1), 1.0)
     fused_MT = detect(labelled, target_MT, _folds(settings)).values[FUSED, GROUPED]
     seeds = [auroc(np.abs(value_M), tied_M) for value_M in fused_MT.T]
-    called = []
-    for value_M in fused_MT.T:
-        fit = fit_lapse(value_M)
-        called.append(float((p_flip(value_M, fit) >= settings.p_flip)[tied_M].mean()) if fit.can_tell else 0.0)
+    called = [float(_called(value_M, fit_lapse(value_M), settings)[tied_M].mean()) for value_M in fused_MT.T]
     place = ("ties", float(tied_M.mean()), GROUPED, FUSED)
     yield _over_seeds(place, "auroc_of_weak_evidence", seeds)
     yield _over_seeds(place, "false_alarms", called)

@@ -35,8 +35,10 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from curate.errors import RunError, storage_errors
 from curate.schema import PAIRS, SCHEMA_VERSION
@@ -318,6 +320,11 @@ def write_table(target: Path, table: pa.Table, metadata: Mapping[str, Any] | Non
     """Write a whole table atomically."""
     with atomic_path(target) as temporary, parquet_writer(temporary, table.schema, metadata) as writer:
         writer.write_table(table)
+
+
+def nullable(values_N: NDArray[np.float64]) -> pa.Array:
+    """A column of floats with null for NaN."""
+    return pa.array(values_N, from_pandas=True)
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import pandas as pd
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -17,7 +16,7 @@ from curate.metrics import METRICS
 from curate.progress import printable
 from curate.schema import KINDS
 from curate.selftest import PROMISED_RATE, promise
-from curate.view import RunView
+from curate.view import RunView, plain_records
 
 Summary = dict[str, Any]
 
@@ -93,7 +92,7 @@ def suspects(view: RunView, most: int) -> list[Summary]:
             ORDER BY p_flip DESC, row LIMIT {int(most)}"""
     )
     reasons = [list(texts) for texts in found.pop("reasons")]
-    return [{**record, "reasons": texts} for record, texts in zip(_records(found), reasons, strict=True)]
+    return [{**record, "reasons": texts} for record, texts in zip(plain_records(found), reasons, strict=True)]
 
 
 def _worst_slices(view: RunView) -> list[Summary]:
@@ -104,12 +103,12 @@ def _worst_slices(view: RunView) -> list[Summary]:
             QUALIFY pairs >= {_FEWEST_IN_SLICE} AND count(*) OVER kind > 1
             ORDER BY low DESC, rate DESC LIMIT {_WORST}"""
     )
-    return _records(found)
+    return plain_records(found)
 
 
 def _selftest(view: RunView) -> Summary:
     """The promise, and the numbers behind it: the fused signal beside length alone and what length leaves of it."""
-    rows = _records(view.table("selftest"))
+    rows = plain_records(view.table("selftest"))
     metrics = (
         "auroc",
         "average_precision",
@@ -129,14 +128,6 @@ def _selftest(view: RunView) -> Summary:
     ceiling = next((row["mean"] for row in rows if row["signal"] == ORACLE), None)
     tested = view.stage("selftest")["pairs"]
     return {"sentence": promise(rows), "ceiling": ceiling, "rows": quoted, "pairs": tested}
-
-
-def _records(frame: pd.DataFrame) -> list[Summary]:
-    """Rows as plain values; None for missing ones."""
-    return [
-        {str(name): None if value != value else value for name, value in row.items()}
-        for row in frame.to_dict("records")
-    ]
 
 
 # --- the text ------------------------------------------------------------------------------------
@@ -222,7 +213,7 @@ def selftest_records(view: RunView) -> list[Summary]:
     Raises:
         RunError: there is none.
     """
-    return _records(view.table("selftest"))
+    return plain_records(view.table("selftest"))
 
 
 def selftest_table(view: RunView) -> RenderableType:

@@ -206,3 +206,13 @@ def _matrix(table: Any, name: str) -> NDArray[np.float16]:
     values: NDArray[np.float16] = flat.reshape(-1, width)[column.offset : column.offset + len(column)]
     none_N = column.is_null().to_numpy(zero_copy_only=False)
     return np.where(none_N[:, None], np.float16(0), values)
+
+
+def plain_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain values; None for missing ones (an average of no pairs, the sd of one)."""
+    return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    plain = value.item() if hasattr(value, "item") else value
+    return None if plain != plain else plain  # NaN

@@ -20,7 +20,7 @@ from curate.errors import RunError
 from curate.gamma import gamma_weights
 from curate.margins import Floats, LogProbs, default_kind, implicit_margin
 from curate.schema import WEIGHTS
-from curate.store import Run, atomic_path, fingerprint, parquet_writer
+from curate.store import Run, atomic_path, fingerprint, nullable, parquet_writer
 
 _SIDES = ("chosen", "rejected")
 
@@ -86,7 +86,7 @@ def _weigh(run: Run, scored: dict[str, Any], config: WeighConfig) -> dict[str, A
         columns[name] = np.full(len(margin_N), np.nan)
         columns[name][member_N] = value_M
     table = pa.table(
-        [scores["pair_id"], scores["row"], *(_nullable(columns[name]) for name in WEIGHTS.names[2:])], schema=WEIGHTS
+        [scores["pair_id"], scores["row"], *(nullable(columns[name]) for name in WEIGHTS.names[2:])], schema=WEIGHTS
     )
     with atomic_path(run.weights_path) as temporary:
         with parquet_writer(temporary, WEIGHTS, facts) as writer:
@@ -98,11 +98,6 @@ def _weigh(run: Run, scored: dict[str, Any], config: WeighConfig) -> dict[str, A
 def _needed(*, has_reference: bool) -> list[str]:
     models = ("policy", "reference") if has_reference else ("policy",)
     return [f"{name}_{side}_logp" for name in models for side in _SIDES] + [f"{side}_tokens" for side in _SIDES]
-
-
-def _nullable(values_N: Floats) -> pa.Array:
-    """Floats with null for NaN."""
-    return pa.array(values_N, from_pandas=True)
 
 
 def _column(table: pa.Table, name: str) -> Floats:
