@@ -164,3 +164,16 @@ def planted(tmp_path_factory):
     diagnosed = diagnose(run, DiagnoseConfig())
     tested = selftest(run, SelftestConfig(noise=(0.0, 0.2), plans=(), seeds=2))
     return SimpleNamespace(run=run, world=world, diagnosed=run.require("diagnose"), first=diagnosed, tested=tested)
+
+
+@pytest.fixture(scope="session")
+def rated_columns():
+    """How rows are read that have a label `won` and ratings `good` and `bad`."""
+    return {
+        "prompt": "prompt",
+        "response_a": "chosen",
+        "response_b": "rejected",
+        "label": "won",
+        "rating_chosen": "good",
+        "rating_rejected": "bad",
+    }

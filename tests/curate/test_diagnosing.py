@@ -21,16 +21,6 @@ from curate.view import RunView
 from curate.weighing import weigh
 
 QUICK = DiagnoseConfig(folds=4, repeats=2)
-MAPPED = {
-    "columns": {
-        "prompt": "prompt",
-        "response_a": "chosen",
-        "response_b": "rejected",
-        "label": "won",
-        "rating_chosen": "good",
-        "rating_rejected": "bad",
-    }
-}
 
 
 def table(run, name="diagnosis"):
@@ -146,7 +136,7 @@ def test_one_prompt_is_too_few(make_world, write_scored, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def odd(make_world, write_scored, tmp_path_factory):
+def odd(make_world, write_scored, rated_columns, tmp_path_factory):
     """Pair 0 is a tie, 1 has the same sides, 2 equal ratings, 3 no score, 4 and 5 contradict one another."""
     world = make_world(120, flips=0.1, seed=4)
     rows = world.rows
@@ -157,7 +147,7 @@ def odd(make_world, write_scored, tmp_path_factory):
     rows[2] |= {"good": 3, "bad": 3}
     rows[5] |= {"prompt": rows[4]["prompt"], "chosen": rows[4]["rejected"], "rejected": rows[4]["chosen"]}
     rows[6]["chosen"] = " "
-    run = write_scored(tmp_path_factory.mktemp("odd"), world, unscored=[3], **MAPPED)
+    run = write_scored(tmp_path_factory.mktemp("odd"), world, unscored=[3], columns=rated_columns)
     return run, diagnose(run, QUICK), table(run)
 
 

@@ -12,16 +12,6 @@ from curate.store import Run
 from curate.view import RunView
 
 ALL = ("policy", "reference", "policy_unconditional", "reward_model")
-MAPPED = {
-    "columns": {
-        "prompt": "prompt",
-        "response_a": "chosen",
-        "response_b": "rejected",
-        "label": "won",
-        "rating_chosen": "good",
-        "rating_rejected": "bad",
-    }
-}
 
 
 def odd_world(make_world):
@@ -38,8 +28,9 @@ def odd_world(make_world):
 
 
 @pytest.fixture(scope="module")
-def run(make_world, write_scored, tmp_path_factory):
-    return write_scored(tmp_path_factory.mktemp("e"), odd_world(make_world), passes=ALL, unscored=[4], **MAPPED)
+def run(make_world, write_scored, rated_columns, tmp_path_factory):
+    world = odd_world(make_world)
+    return write_scored(tmp_path_factory.mktemp("e"), world, passes=ALL, unscored=[4], columns=rated_columns)
 
 
 @pytest.fixture(scope="module")
