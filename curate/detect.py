@@ -35,7 +35,7 @@ EXPLANATIONS = {
     FUSED: "cross-fitted on all of these, aware of noise",
     FUSED_RANDOM: "the same with random folds",
     CONTROLLED: "what is left of fused when length is taken out",
-    "vote_majority": "mean of the signs of the cross-fitted signals, the ratings and the imported signals",
+    "vote_majority": "mean of the signs of the cross-fitted signals, the ratings, the rewards and the imported signals",
     "vote_all": "negative only where all of them disagree with the label",
 }
 

@@ -12,11 +12,12 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from curate.errors import InputError
+from curate.errors import InputError, RunError
 from curate.schema import DIAGNOSIS, PAIRS, SCORES, WEIGHTS
 from curate.signals import SIGNALS
 from curate.view import RunView
@@ -64,7 +65,7 @@ def _read(view: RunView, file: str) -> dict[str, Floats]:
         raise InputError(f"{file}: no such file")
     try:
         table = view.sql(f"SELECT COLUMNS(*)::VARCHAR FROM {reader}", file=glob.escape(file))
-    except Exception as error:
+    except (duckdb.Error, RunError) as error:
         reason = str(error.__cause__ or error).partition("LINE 1:")[0]
         raise InputError(f"{file}: cannot be read ({' '.join(reason.split())})") from error
     key, ids = _ids(view, file, table)
