@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from curate.logprobs import Group, Scorer
+from curate.logprobs import Scorer
 from curate.models import Device, load_model, resolve
+from curate.packing import Group
 
 MODELS: dict[str, dict[str, Any]] = {
     "llama-8x512": {

@@ -19,32 +19,18 @@ import torch
 from numpy.typing import NDArray
 
 from curate import attention
-from curate.attention import PACKED, Segment
+from curate.attention import PACKED
 from curate.errors import ModelError
 from curate.models import Device
+from curate.packing import Group, Ids, pack, sum_by, token_log_probs
 
 #: Changes whenever scores may differ from those of the version before.
 KERNEL_VERSION = 1
-
-Ids = tuple[int, ...]
 
 BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 _LOGITS_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
 _AGREEMENT_NATS = {"float32": 1e-3, "tf32": 0.05, "float16": 0.05, "bfloat16": 0.5}  # a token, on average
 _LARGEST_FLOAT16 = 65504.0
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A prompt (at least one token) and the completions that follow it; each completion has at least one token."""
-
-    prompt: Ids
-    completions: tuple[Ids, ...]
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens it takes in a packed row."""
-        return len(self.prompt) + sum(map(len, self.completions))
 
 
 @dataclass(frozen=True)
@@ -137,7 +123,7 @@ class Scorer:
     def _packed(self, batch: list[Group]) -> Scored:
         if self.model.config._attn_implementation != PACKED:
             raise attention.UnsupportedAttentionError("the model's attention cannot be exchanged")
-        row = _pack(batch)
+        row = pack(batch)
         place = self.device.name
         states: list[torch.Tensor] = []
         hook = (
@@ -160,7 +146,7 @@ class Scorer:
                 hook.remove()
         targets_T = torch.tensor(row.targets, device=place)
         logp_T = self._log_probs(last_TD, torch.tensor(row.predictors, device=place), targets_T)
-        logp_C = _sum_by(logp_T.double()[:, None], row.lengths)[:, 0]
+        logp_C = sum_by(logp_T.double()[:, None], row.lengths)[:, 0]
         pooled = None
         if self.features:
             tokens_T = torch.tensor(row.tokens, device=place)
@@ -174,7 +160,7 @@ class Scorer:
         pieces = []
         for predictors, targets in zip(torch.split(predictors_T, rows), torch.split(targets_T, rows), strict=True):
             logits_TV = self._softcapped(head(hidden_TD[predictors].to(head.weight.dtype)).float())
-            pieces.append(_select(logits_TV, targets))
+            pieces.append(token_log_probs(logits_TV, targets))
         return torch.cat(pieces)
 
     def _softcapped(self, logits_TV: torch.Tensor) -> torch.Tensor:
@@ -213,7 +199,7 @@ class Scorer:
         for index, (prompt, completion) in enumerate(sequences):
             start, stop = len(prompt), len(prompt) + len(completion)
             logits_TV = output.logits[index, start - 1 - first : stop - 1 - first].float()
-            sums.append(_select(logits_TV, ids_CT[index, start:stop]).double().sum())
+            sums.append(token_log_probs(logits_TV, ids_CT[index, start:stop]).double().sum())
             if self.features:
                 depth = self.model.config.num_hidden_layers
                 layers = (output.hidden_states[max(depth // 2, 1)], output.hidden_states[-1])
@@ -307,43 +293,6 @@ def _join(parts: Sequence[Scored]) -> Scored:
     return Scored(np.concatenate([part.logp_C for part in parts]), np.concatenate(pooled) if pooled else None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A packed batch. ids and positions: the row; tokens: where the completions' tokens are, predictors: the
-    place before each of them, targets: their ids; lengths: of the completions."""
-
-    ids: list[int]
-    positions: list[int]
-    segments: tuple[Segment, ...]
-    tokens: list[int]
-    predictors: list[int]
-    targets: list[int]
-    lengths: list[int]
-
-
-def _pack(batch: Sequence[Group]) -> _Row:
-    row = _Row([], [], (), [], [], [], [])
-    segments = []
-    for group in batch:
-        begin = len(row.ids)
-        end = begin + len(group.prompt)
-        row.ids.extend(group.prompt)
-        row.positions.extend(range(len(group.prompt)))
-        ranges = []
-        for completion in group.completions:
-            start = len(row.ids)
-            stop = start + len(completion)
-            row.ids.extend(completion)
-            row.positions.extend(range(len(group.prompt), len(group.prompt) + len(completion)))
-            row.tokens.extend(range(start, stop))
-            row.predictors.extend((end - 1, *range(start, stop - 1)))
-            row.targets.extend(completion)
-            row.lengths.append(len(completion))
-            ranges.append((start, stop))
-        segments.append(Segment((begin, end), tuple(ranges)))
-    return _Row(row.ids, row.positions, tuple(segments), row.tokens, row.predictors, row.targets, row.lengths)
-
-
 def keep_in_float32(head: torch.nn.Module) -> None:
     """Let the output layer compute in float32 under autocast."""
     forward, kind = head.forward, next(head.parameters()).device.type
@@ -356,22 +305,10 @@ def keep_in_float32(head: torch.nn.Module) -> None:
     head.forward = exact
 
 
-def _select(logits_TV: torch.Tensor, targets_T: torch.Tensor) -> torch.Tensor:
-    """log softmax at the targets. (`log_softmax` in float32 on a CPU is biased by 4e-6 nats a token; this is not.)"""
-    return logits_TV.gather(1, targets_T[:, None])[:, 0] - logits_TV.logsumexp(dim=1)
-
-
-def _sum_by(values_TD: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-    """Sums over consecutive stretches of the given lengths, shape (C, D)."""
-    counts = torch.tensor(lengths, device=values_TD.device)
-    owner_T = torch.repeat_interleave(torch.arange(len(lengths), device=values_TD.device), counts)
-    return values_TD.new_zeros((len(lengths), values_TD.shape[1])).index_add_(0, owner_T, values_TD)
-
-
 def _pool(layers_TD: Sequence[torch.Tensor], lengths: Sequence[int]) -> NDArray[np.float16]:
     """Means over consecutive stretches, shape (C, layers, D)."""
     counts_C1 = torch.tensor(lengths, device=layers_TD[0].device)[:, None]
-    means = torch.stack([_sum_by(layer.float(), lengths) / counts_C1 for layer in layers_TD], dim=1)
+    means = torch.stack([sum_by(layer.float(), lengths) / counts_C1 for layer in layers_TD], dim=1)
     return means.clamp(-_LARGEST_FLOAT16, _LARGEST_FLOAT16).half().cpu().numpy()
 
 

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from curate import models, rewards
 from curate.config import ComputeConfig, ScoreConfig, as_json
 from curate.errors import ModelError, RunError, storage_errors
-from curate.logprobs import KERNEL_VERSION, Group, Scorer
+from curate.logprobs import KERNEL_VERSION, Scorer
 from curate.models import Device, ModelSource
+from curate.packing import Group
 from curate.pairs import messages_of
 from curate.rewards import Conversations, Rewarder, rewards_table
 from curate.schema import NOISE_FLOOR, PASS, PASSES, SCORES, features_schema

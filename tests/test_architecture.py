@@ -16,6 +16,7 @@ LAYERS = [
     {"readers", "formats", "store", "progress"},
     {"pairs"},
     {"models", "attention"},
+    {"packing"},
     {"tokens"},
     {"logprobs", "rewards"},
     {"scoring"},

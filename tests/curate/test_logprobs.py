@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from curate import logprobs, models
+from curate import logprobs, models, packing
 from curate.errors import ModelError
 from curate.formats import Message
-from curate.logprobs import Group, Scorer
+from curate.logprobs import Scorer
 from curate.models import Device
+from curate.packing import Group
 from curate.tokens import Encoder
 
 quick = settings(deadline=None, max_examples=12)
@@ -295,7 +296,7 @@ def test_token_log_probs_are_not_biased():
     logits_TV = 4 * torch.randn(400, 20_000, generator=torch.Generator().manual_seed(0))
     targets_T = torch.arange(400)
     exact_T = torch.log_softmax(logits_TV.double(), dim=1)[targets_T, targets_T]
-    error_T = logprobs._select(logits_TV, targets_T).double() - exact_T
+    error_T = packing.token_log_probs(logits_TV, targets_T).double() - exact_T
     assert abs(error_T.mean().item()) < 5e-7
     assert error_T.abs().max().item() < 5e-6
 
@@ -347,8 +348,8 @@ def test_whatever_stops_packed_is_the_reason_for_padded(monkeypatch):
 
 
 def test_a_wrong_packed_kernel_is_noticed(monkeypatch):
-    pack = logprobs._pack
-    monkeypatch.setattr(logprobs, "_pack", lambda batch: pack([Group(g.prompt[::-1], g.completions) for g in batch]))
+    pack = logprobs.pack
+    monkeypatch.setattr(logprobs, "pack", lambda batch: pack([Group(g.prompt[::-1], g.completions) for g in batch]))
     scorer = Scorer(make("llama"), CPU)
     assert scorer.kernel == "padded"
     assert_matches(scorer.why_padded, DIFFER)
@@ -429,7 +430,7 @@ def test_halves_by_hand():
 
 
 def test_pack_by_hand():
-    row = logprobs._pack([Group((10, 11), ((12, 13), (14,))), Group((20,), ((21,),))])
+    row = packing.pack([Group((10, 11), ((12, 13), (14,))), Group((20,), ((21,),))])
     assert row.ids == [10, 11, 12, 13, 14, 20, 21]
     assert row.positions == [0, 1, 2, 3, 2, 0, 1]
     assert row.tokens == [2, 3, 4, 6]
