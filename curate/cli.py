@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from curate import cli_training
 from curate.config import (
     DEFAULT_MODEL,
     PLANS,
@@ -356,6 +357,10 @@ def doctor(as_json: Json = False) -> None:
         return
     for name, finding in findings.items():
         typer.echo(f"{name:16} {finding}")
+
+
+app.command()(cli_training.train)
+app.command()(cli_training.generate)
 
 
 def _pick(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:

@@ -24,6 +24,7 @@ CONTROLLED = "fused_length_controlled"
 VOTES = ("vote_majority", "vote_all")
 GROUPED, RANDOM, UNFITTED = "grouped", "random", "none"
 IMPORTED = "imported"  # explanation of a signal from a file
+IMPORTED_IN_SAMPLE = "imported, in-sample: shown, not fused"
 ORACLE = "oracle"  # what a perfect detector would reach
 
 EXPLANATIONS = {

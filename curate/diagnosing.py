@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from curate.detect import (
     FUSED_RANDOM,
     GROUPED,
     IMPORTED,
+    IMPORTED_IN_SAMPLE,
     RANDOM,
     RESERVED,
     VERSION,
@@ -35,7 +36,7 @@ from curate.detect import (
     detect,
 )
 from curate.evidence import Evidence, gather
-from curate.imported import import_signals
+from curate.imported import IN_SAMPLE, import_signals
 from curate.kinds import Facts
 from curate.noise import LapseFit, agreement_curve, fit_lapse, p_flip
 from curate.probe import Codes, Floats, Folds
@@ -106,8 +107,11 @@ def _diagnose(
     pairs = len(keys)
     findings = find_in_run(run)
     progress.advance(1)
-    evidence, votes = gather(view, import_signals(view, config.signals, RESERVED)), read_votes(view)
-    judged = judge(evidence, config)
+    imported = import_signals(view, config.signals, RESERVED)
+    seen = {name: values for name, values in imported.items() if name.startswith(IN_SAMPLE)}
+    evidence = gather(view, {name: values for name, values in imported.items() if name not in seen})
+    votes, judged = read_votes(view), judge(evidence, config)
+    judged = replace(judged, signals={**judged.signals, **seen})
     progress.advance(1)
     clusters = _clusters(view, evidence, keys["row"].to_numpy())
     progress.advance(1)
@@ -267,9 +271,13 @@ def _facts(
         "length_share": judged.length_share,
         "kinds": dict(zip(KINDS, count_K, strict=True)),
         "checks": {name: found[name] for name in CHECKS},
-        "signals": {name: explanations.get(name, IMPORTED) for name in judged.signals},
+        "signals": {name: explanations.get(name, _origin(name)) for name in judged.signals},
         "clusters": None if clusters is None else list(clusters.names),
     }
+
+
+def _origin(name: str) -> str:
+    return IMPORTED_IN_SAMPLE if name.startswith(IN_SAMPLE) else IMPORTED
 
 
 def _noise(judged: Judged) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 A file is Parquet, CSV, TSV or JSON lines, one row a pair. Its id column is `pair_id`, `row`, or the first column that
 the data's own rows have too (such as `id`) and that names no pair twice. Every other column is a signal: a number that
 is positive where it agrees with the label as it stands in the data, or a verdict, `chosen`, `rejected` or `tie`.
+
+A column whose name starts with `in_sample_` comes from a model that was trained on the labels that it judges. It is
+shown, and takes no part in anything else.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from curate.view import RunView
 
 Floats = NDArray[np.float64]
 
+IN_SAMPLE = "in_sample_"
 VERDICTS = {"chosen": 1.0, "rejected": -1.0, "tie": 0.0}
 _OURS = ("pair_id", "row")
 #: All is read as text, so that an id such as 007 stays what it is.

@@ -232,6 +232,27 @@ class Run:
         finally:
             lock.release()
 
+    def fork(self, path: Path) -> Run:
+        """A run of the same pairs, without what was made of them; its files are links where the disk can.
+
+        Raises:
+            RunError: the folder holds something else.
+            StorageError: the disk refuses.
+        """
+        forked = Run.create(path)
+        ingested = self.require("ingest")
+        with forked.lock():
+            if forked.is_done("ingest", ingested["fingerprint"]):
+                return forked
+            with atomic_folder(forked.pairs_path) as temporary:
+                for part in sorted(self.pairs_path.iterdir()):
+                    _link(part, temporary / part.name)
+            with atomic_path(forked.refused_path) as file:
+                _link(self.refused_path, file)
+            forked.strike("ingest")
+            forked.record("ingest", ingested["fingerprint"], ingested)
+        return forked
+
     # --- pairs ---
 
     def count_pairs(self) -> int:
@@ -299,6 +320,13 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(discarded, ignore_errors=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
 
 
 def _sync(path: Path) -> None:

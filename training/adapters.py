@@ -1,0 +1,80 @@
+"""The model that is trained: loaded, with low-rank adapters or whole, and written so that others can load it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+
+from curate import models
+from curate.attention import PACKED
+from curate.errors import ConfigError
+from curate.logprobs import Scorer
+from curate.models import Device, ModelSource
+from curate.progress import say
+from training.config import TrainConfig
+
+
+def load(source: ModelSource, config: TrainConfig, device: Device) -> tuple[torch.nn.Module, bool]:
+    """The model, ready to be trained, and whether it takes packed batches.
+
+    All of its weights are float32, which autocast rounds where the arithmetic is bfloat16; with LoRA the frozen ones
+    are bfloat16 then.
+
+    Raises:
+        ModelError: it cannot be loaded, or is no causal language model.
+        ConfigError: LoRA's settings do not suit it.
+    """
+    stored = device.dtype if config.lora else "float32"
+    model = models.load_model(source, Device(device.name, stored), trust_remote_code=config.trust_remote_code)
+    scorer = Scorer(model, Device(device.name, stored), features=False)  # refuses what is not causal
+    packed = config.batching == "packed" and scorer.kernel == "packed"
+    if packed:
+        cast("Any", model).set_attn_implementation(PACKED)
+    elif config.batching == "packed":
+        say(f"{source.spec}: no packed batches ({scorer.why_padded}); padded ones of similar length instead")
+    if config.lora:
+        return _with_adapters(model, config), packed
+    return model.requires_grad_(requires_grad=True), packed
+
+
+def _with_adapters(model: torch.nn.Module, config: TrainConfig) -> torch.nn.Module:
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError("LoRA needs peft: pip install 'gamma-curate[train]', or train with --no-lora") from error
+    depth = cast("Any", model).config.get_text_config().num_hidden_layers
+    if config.lora_layers is not None and config.lora_layers > depth:
+        raise ConfigError(f"lora_layers is {config.lora_layers}, but the model has {depth} layers")
+    adapters = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=_linear_names(cast("Any", model).base_model),
+        layers_to_transform=None if config.lora_layers is None else list(range(depth - config.lora_layers, depth)),
+    )
+    return peft.get_peft_model(model, adapters)
+
+
+def _linear_names(backbone: torch.nn.Module) -> list[str]:
+    """Last names of all linear layers but the output's."""
+    linear = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
+    return sorted({name.rpartition(".")[2] for name, layer in backbone.named_modules() if isinstance(layer, linear)})
+
+
+def save_model(model: Any, tokenizer: Any, output: Path, config: TrainConfig) -> None:
+    """Write the adapter and, unless that is not wanted, the whole model with its tokenizer."""
+    if config.lora:
+        model.save_pretrained(output / "adapter")
+        tokenizer.save_pretrained(output / "adapter")
+        if not config.merge:
+            return
+        model = model.merge_and_unload()
+    with contextlib.suppress(AttributeError):
+        model.config.use_cache = True
+    model.save_pretrained(output / "model")
+    tokenizer.save_pretrained(output / "model")

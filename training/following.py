@@ -1,0 +1,46 @@
+"""What a user sees of a training: a bar with pairs/s and time left, and a line whenever numbers are logged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from curate.progress import Progress
+
+_SHOWN = {
+    "loss": "loss",
+    "accuracy": "accuracy",
+    "margin": "margin",
+    "calibration_error": "calibration error",
+    "grad_norm": "gradient norm",
+    "learning_rate": "learning rate",
+}
+
+
+class Follower(transformers.TrainerCallback):
+    """Tells the progress, and appends every logged number to a file."""
+
+    def __init__(self, progress: Progress, pairs_per_update: int, file: Path) -> None:
+        self.progress, self.pairs_per_update, self.file = progress, pairs_per_update, file
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """An update is done."""
+        self.progress.advance(self.pairs_per_update)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Numbers of some updates, or of the held-out pairs."""
+        logs = logs or {}
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+        if line := describe(logs):
+            self.progress.say(f"update {state.global_step} of {state.max_steps}: {line}")
+
+
+def describe(logs: dict[str, Any]) -> str:
+    """The numbers that are shown, in words."""
+    prefix = "eval_" if "eval_loss" in logs else ""
+    shown = [f"{word} {logs[prefix + name]:.4g}" for name, word in _SHOWN.items() if prefix + name in logs]
+    return ("held-out pairs: " if prefix else "") + ", ".join(shown) if shown and prefix + "loss" in logs else ""

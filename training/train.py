@@ -1,0 +1,420 @@
+"""Stage `train`: pairs → a trained model, with all that is needed to know how it came about.
+
+    OUT/
+      training.json      resolved settings, data, model
+      data/              the pairs of a file, as a run; or a run's pairs scored by the reference
+      pairs.arrow        tokens, weights, target margins, reference log-probs
+      checkpoints/       what a training that was cut off goes on from
+      dynamics/          margins of every pair at every visit; signals.parquet: their summary
+      adapter/           with LoRA
+      model/             the whole model: for scoring, generation and inference engines
+      metrics.jsonl      every logged number
+      report.json        counts, before and after; README.md: the model card
+
+The same command goes on where it stopped, and does nothing where all is done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from accelerate import PartialState
+
+from curate import engines, models
+from curate.config import ComputeConfig
+from curate.engines import World
+from curate.errors import ConfigError, InputError, RunError, storage_errors
+from curate.models import Device, ModelSource
+from curate.pairs import ingest
+from curate.progress import progress_bar, say
+from curate.scoring import make_encoder
+from curate.store import Run, atomic_path, fingerprint, write_table
+from curate.view import RunView
+from training.adapters import load, save_model
+from training.card import write_card
+from training.config import TrainConfig
+from training.data import PairColumns, Pairs, Prepared, columns_of_file, columns_of_run, prepare
+from training.dynamics import Recorder, signals
+from training.following import Follower
+from training.margins import target_margins
+from training.trainer import PairTrainer, last_checkpoint, saving
+
+IN_SAMPLE = "in_sample"  # prefix of signals whose model saw the labels that they judge
+_CHANGES_NOTHING = ("log_every", "report_to", "keep_checkpoints", "device", "workers", "dynamics", "merge")
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training. source: a run's folder, or what `curate ingest` reads."""
+
+    config: TrainConfig
+    source: str
+    output: Path
+    world: World
+    device: Device
+    model: ModelSource
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the pairs are a run's."""
+        return (Path(self.source) / "manifest.json").is_file()
+
+
+def train(config: TrainConfig, source: str, output: Path) -> Report:
+    """Train a model on a run's pairs, or on those of a file.
+
+    Returns:
+        What `report.json` says.
+
+    Raises:
+        ConfigError: the settings are impossible, or do not suit the data or the machine.
+        InputError, RunError, ModelError: the data, the run or the model is at fault.
+        StorageError: the disk refuses; what was done is kept.
+    """
+    started = time.monotonic()
+    world, device = World.of(os.environ, config.workers), _device(config)
+    job = Job(config, source, output, world, device, models.resolve(config.model, say))
+    with storage_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    arguments = _arguments(job)
+    with arguments.main_process_first(local=False):
+        run = _open(job)
+        if (finished := _finished(job, run)) is not None:
+            return finished
+    prepared = _prepare(job, run, arguments)
+    trainer = _trainer(job, arguments, prepared)
+    before, after = _fit(job, trainer)
+    return _finish(job, trainer, prepared, before, after, started)
+
+
+# --- the data ------------------------------------------------------------------------------------
+
+
+def _open(job: Job) -> Run:
+    """The run, or the file's pairs as one."""
+    if job.is_run:
+        return Run.open(job.source)
+    if job.config.treat != "auto":
+        raise ConfigError(
+            f"--treat {job.config.treat} needs a run: audit the file with curate audit, and train on that"
+        )
+    run = Run.create(job.output / "data")
+    with progress_bar("reading", None) as progress:
+        ingest(job.config.ingest(job.source), run, progress)
+    return run
+
+
+def _finished(job: Job, run: Run) -> Report | None:
+    """The report of the same training, if it is done. Writes down what this one is.
+
+    Raises:
+        RunError: the folder holds another training.
+    """
+    file = job.output / "training.json"
+    described = _describe(job, run)
+    if file.is_file():
+        known = json.loads(file.read_text(encoding="utf-8"))
+        if known["fingerprint"] != described["fingerprint"]:
+            raise RunError(f"{job.output}: holds another training ({_difference(known, described)}): choose another -o")
+    elif job.world.rank == 0:
+        _write_json(file, described)
+    report = job.output / "report.json"
+    if not report.is_file():
+        return None
+    say(f"{job.output}: trained already; choose another folder with -o to train again")
+    found: Report = json.loads(report.read_text(encoding="utf-8"))
+    return found
+
+
+def _describe(job: Job, run: Run) -> dict[str, Any]:
+    settings = {**asdict(job.config), "learning_rate": job.config.rate, **asdict(job.config.loss_settings)}
+    stages = ("ingest", "weigh", "diagnose") if job.is_run else ("ingest",)
+    records = {name: run.stage(name) for name in stages}
+    described = {
+        "settings": settings,
+        "model": models.describe(job.model),
+        "data": {
+            "source": job.source,
+            "files": {entry["path"]: entry["sha256"] for entry in run.require("ingest")["inputs"]},
+            "stages": {name: record and record["fingerprint"] for name, record in records.items()},
+        },
+    }
+    counting = {name: value for name, value in settings.items() if name not in _CHANGES_NOTHING}
+    return {"fingerprint": fingerprint([counting, described["model"], described["data"]["stages"]]), **described}
+
+
+def _difference(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    before, after = known["settings"], now["settings"]
+    changed = [f"{name} {before.get(name)}, now {value}" for name, value in after.items() if before.get(name) != value]
+    return ", ".join(name for name in changed if name.split()[0] not in _CHANGES_NOTHING) or "of other data or model"
+
+
+@dataclass(frozen=True)
+class _Data:
+    """trained: the file of the pairs. held_out: that of the held-out ones, if they have one of their own."""
+
+    trained: Prepared
+    held_out: Prepared | None
+
+
+def _prepare(job: Job, run: Run, arguments: transformers.TrainingArguments) -> _Data:
+    config = job.config
+    columns = columns_of_run(run, config) if job.is_run else columns_of_file(run, config)
+    columns = _with_reference(job, run, columns, job.output / "data", arguments)
+    share = 0.0 if config.eval_data is not None else config.eval_share
+    encoder = make_encoder(job.model, replace(config.score, policy=config.model))
+    with arguments.main_process_first(local=False):
+        trained = prepare(run, columns, encoder, job.output / "pairs.arrow", held_out_share=share, seed=config.seed)
+        if not trained.counts.get("trained"):
+            reasons = ", ".join(f"{number} × {reason}" for reason, number in trained.counts.items())
+            raise InputError(f"{job.source}: no pair is left to train on ({reasons})")
+    if config.eval_data is None:
+        return _Data(trained, None)
+    with arguments.main_process_first(local=False):
+        other = Run.create(job.output / "held_out")
+        ingest(config.ingest(config.eval_data), other)
+    plain = columns_of_file(other, replace(config, targets="constant"))
+    plain = _with_reference(job, other, replace(plain, target_margin_N=None), other.path, arguments)
+    with arguments.main_process_first(local=False):
+        target = job.output / "held_out.arrow"
+        return _Data(trained, prepare(other, plain, encoder, target, held_out_share=1.0, seed=config.seed))
+
+
+def _with_reference(
+    job: Job, run: Run, columns: PairColumns, folder: Path, arguments: transformers.TrainingArguments
+) -> PairColumns:
+    """Add the reference's log-probs: those of the file or of the run's scores, or computed once and kept."""
+    config = job.config
+    if not config.loss_settings.needs_reference:
+        return replace(columns, reference_N2=None)
+    if columns.reference_N2 is not None and config.reference is None:
+        say("reference: log-probs of the file")
+        return columns
+    reference = models.resolve(config.reference or config.model, say)
+    if (name := _scored_by(run, reference, config)) is None:
+        with arguments.main_process_first(local=False):
+            run = run if run.path == folder else run.fork(folder)
+        say(f"reference: {reference.spec} scores the pairs once")
+        engines.score(run, config.score, ComputeConfig(device=config.device))
+        PartialState().wait_for_everyone()
+        name = "policy"
+    else:
+        say(f"reference: log-probs of {reference.spec} from {run.path}")
+    with RunView(run.path) as view:
+        sides = [f"{name}_chosen_logp", f"{name}_rejected_logp"]
+        frame = view.table("scores", [*sides, "chosen_tokens", "rejected_tokens"])
+    numbers = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    return replace(columns, reference_N2=numbers[:, :2], scored_tokens_N2=numbers[:, 2:])
+
+
+def _scored_by(run: Run, reference: ModelSource, config: TrainConfig) -> str | None:
+    """Which pass of a run's scores is this model's, on the tokens that are trained on; None where none is."""
+    scored = run.stage("score")
+    if scored is None or run.lost_table("score") is not None:
+        return None
+    wanted = config.score
+    same = all(
+        scored["config"][name] == getattr(wanted, name) for name in ("template", "max_length", "max_prompt_length")
+    )
+    passes = [name for name in ("policy", "reference") if name in scored["passes"]]
+    return next((it for it in passes if same and scored["passes"][it]["fingerprint"] == reference.fingerprint), None)
+
+
+# --- the training --------------------------------------------------------------------------------
+
+
+def _device(config: TrainConfig) -> Device:
+    found = models.choose_device(config.device, "float32")
+    dtype = config.dtype if config.dtype != "auto" else "bfloat16" if found.is_cuda else "float32"
+    return Device(found.name, dtype)
+
+
+def _arguments(job: Job) -> transformers.TrainingArguments:
+    config, world = job.config, job.world.size
+    turn = config.micro_batch * world
+    if config.batch_size % turn:
+        raise ConfigError(
+            f"batch_size {config.batch_size} is not a multiple of micro_batch {config.micro_batch}"
+            + (f" × {world} processes" if world > 1 else "")
+        )
+    every = {"eval": config.eval_every, "save": config.save_every}
+    if config.early_stop is not None:
+        every["save"] = every["eval"]  # so that the best model is among the checkpoints
+    arguments = transformers.TrainingArguments(
+        output_dir=str(job.output / "checkpoints"),
+        per_device_train_batch_size=config.micro_batch,
+        gradient_accumulation_steps=config.batch_size // turn,
+        learning_rate=config.rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim=config.optimizer,
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        bf16=job.device.dtype == "bfloat16",
+        use_cpu=not job.device.is_cuda,
+        activation_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
+        seed=config.seed,
+        eval_strategy="no" if not config.has_held_out else "steps" if every["eval"] else "epoch",
+        eval_steps=every["eval"],
+        save_strategy="steps" if every["save"] else "epoch",
+        save_steps=every["save"] or 500,
+        save_total_limit=config.keep_checkpoints,
+        load_best_model_at_end=config.early_stop is not None,
+        metric_for_best_model="loss" if config.early_stop is not None else None,
+        logging_steps=config.log_every,
+        logging_nan_inf_filter=False,
+        report_to=config.report_to,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are for torchrun: DataParallel cannot split packed rows
+    if arguments.world_size != world:
+        raise ConfigError(
+            f"{arguments.world_size} processes were found, but WORLD_SIZE is {world}: start with torchrun"
+        )
+    return arguments
+
+
+def _trainer(job: Job, arguments: transformers.TrainingArguments, found: _Data) -> PairTrainer:
+    model, packed = load(job.model, job.config, job.device)
+    config = job.config if packed else replace(job.config, batching="length_grouped")
+    pairs = Pairs(found.trained.path, held_out=False)
+    held_out: Pairs | None = Pairs((found.held_out or found.trained).path, held_out=True)
+    if held_out is not None and not len(held_out):
+        say("no pair is held out: nothing is evaluated")
+        held_out, arguments.eval_strategy = None, transformers.trainer_utils.IntervalStrategy.NO
+    name = _targets_name(config, pairs)
+    say(f"{len(pairs):,} pairs, {len(held_out or ()):,} held out; {config.loss}, target margins {name}")
+    callbacks: list[transformers.TrainerCallback] = []
+    if config.early_stop is not None:
+        callbacks.append(transformers.EarlyStoppingCallback(config.early_stop))
+    trainer = PairTrainer(
+        model,
+        arguments,
+        config,
+        pairs,
+        held_out,
+        target_margins(name, config.loss_settings, tau=config.tau, seed=config.seed),
+        Recorder(job.output / "dynamics", job.world.rank) if config.dynamics else None,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
+
+
+def _targets_name(config: TrainConfig, pairs: Pairs) -> str:
+    """Which target margins the loss trains with."""
+    if config.targets != "auto":
+        return config.targets
+    if config.is_gamma_po:
+        return "column" if np.isfinite(pairs.columns("target_margin")["target_margin"].to_numpy()).any() else "online"
+    return "dynamic_beta" if config.loss == "beta_dpo" else "constant"
+
+
+def _fit(job: Job, trainer: PairTrainer) -> tuple[dict[str, float], dict[str, float]]:
+    """Train; the held-out pairs' metrics before and after."""
+    checkpoints = job.output / "checkpoints"
+    resumed = last_checkpoint(checkpoints)
+    if job.world.rank == 0:
+        for torn in {path for path in checkpoints.glob("checkpoint-*") if not (path / "whole").exists()}:
+            shutil.rmtree(torn)
+    updates = len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps
+    step = int(resumed.name.removeprefix("checkpoint-")) if resumed else 0
+    if trainer.recorder is not None:
+        trainer.recorder.start(step)
+    total = job.config.max_steps or round(job.config.epochs * max(updates, 1))
+    with progress_bar("training", total * job.config.batch_size) as progress:
+        if job.world.rank == 0:
+            trainer.add_callback(Follower(progress, job.config.batch_size, job.output / "metrics.jsonl"))
+        progress.advance(step * job.config.batch_size)
+        before = _before(job, trainer, resumed)
+        if resumed is not None:
+            say(f"going on from update {step}")
+        with saving(checkpoints / "none"):
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        after = trainer.judge(trainer.held_out).metrics() if trainer.held_out else {}
+    if trainer.recorder is not None:
+        trainer.recorder.flush()
+    return before, after
+
+
+def _before(job: Job, trainer: PairTrainer, resumed: Path | None) -> dict[str, float]:
+    """Metrics of the model as it came; written down, for a training that goes on has another model."""
+    file = job.output / "before.json"
+    if trainer.held_out is None or trainer.is_fsdp_enabled:
+        return {}
+    if resumed is not None and file.is_file():
+        found: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+    judged = trainer.judge(trainer.held_out)
+    if job.config.loss_settings.needs_reference and job.config.reference is None:
+        judged = replace(judged, margin_N=np.zeros_like(judged.margin_N))  # of the model against itself
+    found = judged.metrics()
+    if job.world.rank == 0:
+        _write_json(file, found)
+    return found
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def _finish(
+    job: Job,
+    trainer: PairTrainer,
+    found: _Data,
+    before: dict[str, float],
+    after: dict[str, float],
+    started: float,
+) -> Report:
+    trainer.accelerator.wait_for_everyone()
+    config = job.config
+    tokenizer = models.load_tokenizer(job.model, trust_remote_code=config.trust_remote_code)
+    report = {
+        "counts": found.trained.counts,
+        "truncated": found.trained.truncated,
+        "swapped": found.trained.swapped,
+        "mean_weight": trainer.pairs.mean_weight,
+        "held_out": len(trainer.held_out) if trainer.held_out else 0,
+        "targets": _targets_name(config, trainer.pairs),
+        "batching": trainer.config.batching,
+        "updates": trainer.state.global_step,
+        "processes": job.world.size,
+        "device": job.device.name,
+        "dtype": job.device.dtype,
+        "before": before,
+        "after": after,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    with saving(job.output / ".unfinished"):
+        if trainer.is_fsdp_enabled:
+            trainer.save_model(str(job.output / "model"))
+        elif job.world.rank == 0:
+            save_model(trainer.model, tokenizer, job.output, config)
+    if job.world.rank == 0:
+        if trainer.recorder is not None:
+            write_table(job.output / "signals.parquet", signals(job.output / "dynamics", trainer.pairs, IN_SAMPLE))
+        described = json.loads((job.output / "training.json").read_text(encoding="utf-8"))
+        write_card(job.output / "README.md", described, report)
+        _write_json(job.output / "report.json", report)
+    trainer.accelerator.wait_for_everyone()
+    return report
+
+
+def _write_json(file: Path, value: Any) -> None:
+    with atomic_path(file) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
