@@ -18,7 +18,7 @@ test: lint
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy curate training app benchmarks data tests
+	$(BIN)/mypy curate training app benchmarks data examples tests
 
 bench: .venv/.dev
 	$(BIN)/python benchmarks/gamma.py

@@ -359,8 +359,8 @@ def doctor(as_json: Json = False) -> None:
         typer.echo(f"{name:16} {finding}")
 
 
-app.command()(cli_training.train)
-app.command()(cli_training.generate)
+for command in (cli_training.train, cli_training.crossfit, cli_training.compare, cli_training.generate):
+    app.command()(command)
 
 
 def _pick(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+_SHARED = ("output", "recipe", "config", "settings", "as_json")  # no fields of the settings
 _MODEL, _LOSS, _OPTIMISER = "Model", "Loss and noise", "Optimisation and evaluation"
 
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A scored run's folder.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The training's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 Model = Annotated[
@@ -106,13 +108,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on a run's pairs or a file's, with their weights and target margins. Goes on where it stopped."""
-    from training.config import parse_setting, resolve_config
     from training.train import train as run_train
 
-    mine = ("data", "output", "recipe", "config", "settings", "as_json")
-    flags = {name: value for name, value in ctx.params.items() if name not in mine}
-    flags |= dict(parse_setting(text) for text in settings or [])
-    report = run_train(resolve_config(recipe, config, flags), data, output)
+    report = run_train(_resolve(ctx, ("data",), {}), data, output)
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
     else:
@@ -174,3 +172,102 @@ def generate(
     typer.echo(f"{output}: {facts['answered']:,} answers, {facts['reused']:,} of them from before")
     for reason, number in facts["refused"].items():
         typer.echo(f"no answer   {number:,}: {reason}")
+
+
+def crossfit(
+    ctx: typer.Context,
+    run: RunPath,
+    folds: Annotated[int, typer.Option(help="Parts; each is judged by a model trained on the others.")] = 5,
+    grouped: Annotated[bool, typer.Option("--grouped/--random", help="Folds of whole prompts, or of pairs.")] = False,
+    model: Model = None,
+    lora: Lora = None,
+    device: DeviceName = None,
+    dtype: Dtype = None,
+    config: ConfigFile = None,
+    settings: Set = None,
+    loss: Loss = None,
+    beta: Beta = None,
+    epochs: Epochs = None,
+    learning_rate: Rate = None,
+    batch_size: BatchSize = None,
+    micro_batch: MicroBatch = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model without each fold, and judge the fold with it: a signal that no wrong label hides from."""
+    from curate.auditing import examine
+    from curate.config import DiagnoseConfig
+    from curate.progress import progress_bar
+    from curate.store import Run
+    from training.crossfit import CROSSFIT_DEFAULTS, Folds
+    from training.crossfit import crossfit as run_crossfit
+
+    opened = Run.open(run)
+    resolved = _resolve(ctx, ("run", "folds", "grouped"), CROSSFIT_DEFAULTS)
+    with progress_bar("crossfit", None) as progress:
+        facts = run_crossfit(opened, resolved, Folds(folds, grouped), progress)
+    diagnosed = opened.stage("diagnose")
+    if diagnosed is not None:
+        settings_before = {**diagnosed["config"], "signals": tuple(diagnosed["config"]["signals"])}
+        examine(opened, DiagnoseConfig(**settings_before))
+    if as_json:
+        typer.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    typer.echo(f"{run}: {facts['counts']['trained']:,} pairs have an out-of-fold margin ({facts['seconds']:,.0f} s)")
+    typer.echo(f"agree with their label: {facts['agreement']:.1%}")
+    typer.echo("the diagnosis uses it" if diagnosed is not None else f"Next: curate diagnose {run}")
+
+
+def compare(
+    ctx: typer.Context,
+    run: RunPath,
+    model: Model = None,
+    arms: Annotated[
+        str, typer.Option(help="Ways to deal with noise: raw, drop, flip, soft, weights, gamma, …")
+    ] = "raw,drop,flip,soft,weights,gamma,random_drop,oracle_drop",
+    seeds: Annotated[int, typer.Option(help="Splits, plantings and trainings of each.")] = 3,
+    plant: Annotated[float, typer.Option(help="Rate of flips to plant in what is trained on.")] = 0.0,
+    truth: Annotated[str | None, typer.Option(help="Column that says which labels are wrong.")] = None,
+    held_out: Annotated[float, typer.Option(help="Share of the prompts that is judged.")] = 0.3,
+    max_tokens: Annotated[int | None, typer.Option(help="Only pairs with at most so many tokens.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Only so many pairs, at random.")] = None,
+    lora: Lora = None,
+    device: DeviceName = None,
+    dtype: Dtype = None,
+    config: ConfigFile = None,
+    settings: Set = None,
+    loss: Loss = None,
+    beta: Beta = None,
+    gamma_beta_ratio: Ratio = None,
+    tau: Tau = None,
+    epochs: Epochs = None,
+    learning_rate: Rate = None,
+    batch_size: BatchSize = None,
+    micro_batch: MicroBatch = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Compare what training on raw, dropped, flipped, soft, weighted pairs and γ-PO give on held-out pairs."""
+    from curate.progress import progress_bar
+    from curate.store import Run
+    from training.compare import COMPARE_DEFAULTS, total_visits
+    from training.compare import compare as run_compare
+    from training.comparison import as_text, summarise
+    from training.worlds import CompareConfig
+
+    own = ("arms", "seeds", "plant", "truth", "held_out", "max_tokens", "pairs")
+    what = CompareConfig(tuple(arms.split(",")), seeds, plant, truth, held_out, max_tokens, pairs)
+    resolved, opened = _resolve(ctx, ("run", *own), COMPARE_DEFAULTS), Run.open(run)
+    with progress_bar("comparing", total_visits(opened.count_pairs(), resolved, what)) as progress:
+        summary = summarise(run_compare(opened, resolved, what, progress))
+    typer.echo(summary.to_json(orient="records", indent=2) if as_json else as_text(summary))
+
+
+def _resolve(ctx: typer.Context, own: tuple[str, ...], defaults: dict[str, Any]) -> Any:
+    """Settings of a training from a command's flags, but for its own, and its defaults."""
+    from training.config import parse_setting, resolve_config
+
+    given = ctx.params
+    flags = {name: value for name, value in given.items() if name not in (*own, *_SHARED) and value is not None}
+    flags |= dict(parse_setting(text) for text in given["settings"] or [])
+    return resolve_config(given.get("recipe"), given["config"], flags, defaults)

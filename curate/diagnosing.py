@@ -44,7 +44,7 @@ from curate.progress import Progress, Quiet
 from curate.readers import sha256
 from curate.schema import DIAGNOSIS, KINDS, signals_schema
 from curate.slices import divided, make_slices, read_votes
-from curate.store import DIAGNOSED, Run, fingerprint, nullable, write_table
+from curate.store import DIAGNOSED, Run, fingerprint, nullable, read_metadata, write_table
 from curate.view import RunView
 
 DIAGNOSE_STEPS = 4  # checks, evidence, clusters, tables
@@ -84,14 +84,15 @@ def diagnose(run: Run, config: DiagnoseConfig, progress: Progress | None = None)
     """
     progress = progress or Quiet()
     weighed = run.require("weigh")
-    key = fingerprint([VERSION, weighed["fingerprint"], as_json(config), [sha256(file) for file in config.signals]])
+    files = (*_own_signals(run), *config.signals)
+    key = fingerprint([VERSION, weighed["fingerprint"], as_json(config), [sha256(file) for file in files]])
     with run.lock():
         run.strike_lost("diagnose", "selftest")
         if run.is_done("diagnose", key):
             return run.require("diagnose")
         started = time.monotonic()
         with RunView(run.path) as view:
-            tables, facts = _diagnose(run, view, config, progress)
+            tables, facts = _diagnose(run, view, config, files, progress)
         run.strike("diagnose")
         for name in DIAGNOSED:
             write_table(run.table_path(name), tables[name])
@@ -100,14 +101,21 @@ def diagnose(run: Run, config: DiagnoseConfig, progress: Progress | None = None)
     return run.require("diagnose")
 
 
+def _own_signals(run: Run) -> list[str]:
+    """Out-of-fold margins that policies were trained for, if they are these pairs'."""
+    found = read_metadata(run.table_path("crossfit"))
+    same = found is not None and found.get("ingest") == run.require("ingest")["fingerprint"]
+    return [str(run.table_path("crossfit"))] if same else []
+
+
 def _diagnose(
-    run: Run, view: RunView, config: DiagnoseConfig, progress: Progress
+    run: Run, view: RunView, config: DiagnoseConfig, files: Sequence[str], progress: Progress
 ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     keys = view.table("pairs", ["pair_id", "row"])
     pairs = len(keys)
     findings = find_in_run(run)
     progress.advance(1)
-    imported = import_signals(view, config.signals, RESERVED)
+    imported = import_signals(view, files, RESERVED)
     seen = {name: values for name, values in imported.items() if name.startswith(IN_SAMPLE)}
     evidence = gather(view, {name: values for name, values in imported.items() if name not in seen})
     votes, judged = read_votes(view), judge(evidence, config)

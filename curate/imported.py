@@ -86,9 +86,10 @@ def _read(view: RunView, file: str) -> dict[str, Floats]:
 
 def _ids(view: RunView, file: str, table: pd.DataFrame) -> tuple[str, pd.Series]:
     """The id column's name, and the run's pairs' ids of that name, as text."""
-    for name in _OURS:
-        if name in table.columns:
-            return name, view.table("pairs", [name])[name].astype(str)
+    ours = [name for name in _OURS if name in table.columns]
+    if ours:
+        name = next((name for name in ours if table[name].is_unique), ours[0])  # copies of a pair share its pair_id
+        return name, view.table("pairs", [name])[name].astype(str)
     shared: dict[str, pd.Series] = {}
     for name in map(str, table.columns):
         if name.isprintable() and name.strip('"\\'):

@@ -12,6 +12,7 @@
       diagnosis.parquet           kind, p_flip, evidence, reasons, cluster, place on the map
       slices.parquet              flip rates by source, annotator, cluster, length, turns
       selftest.parquet            how well planted noise is found
+      crossfit.parquet            margins of policies that did not see a pair's label (curate crossfit)
 
 Every file is written under a temporary name, synced and renamed, so that a reader sees all of it or
 nothing. A stage is recorded in the manifest after its tables are in place, and struck from it
@@ -244,12 +245,12 @@ class Run:
         with forked.lock():
             if forked.is_done("ingest", ingested["fingerprint"]):
                 return forked
+            forked.strike("ingest")
             with atomic_folder(forked.pairs_path) as temporary:
                 for part in sorted(self.pairs_path.iterdir()):
                     _link(part, temporary / part.name)
             with atomic_path(forked.refused_path) as file:
                 _link(self.refused_path, file)
-            forked.strike("ingest")
             forked.record("ingest", ingested["fingerprint"], ingested)
         return forked
 

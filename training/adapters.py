@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,7 +58,9 @@ def _with_adapters(model: torch.nn.Module, config: TrainConfig) -> torch.nn.Modu
         target_modules=_linear_names(cast("Any", model).base_model),
         layers_to_transform=None if config.lora_layers is None else list(range(depth - config.lora_layers, depth)),
     )
-    return peft.get_peft_model(model, adapters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for what it will rename
+        return peft.get_peft_model(model, adapters)
 
 
 def _linear_names(backbone: torch.nn.Module) -> list[str]:

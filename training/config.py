@@ -137,8 +137,20 @@ class TrainConfig:
             _require(
                 0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: it must be at least 0 and below 1"
             )
+        _require(0 <= self.seed < 2**32, f"seed is {self.seed}: it must be at least 0 and below 2^32")
         _require(self.early_stop is None or self.has_held_out, "early_stop needs held-out pairs: see eval_share")
-        _ = self.loss_settings, self.score  # refuse what these refuse
+        _ = self.loss_settings, self.score, self.ingest("data")  # refuse what these refuse
+        online = self.targets in ("online", "online_exact") or (self.targets == "auto" and self.is_gamma_po)
+        _require(not online or self.loss_settings.gamma0 > 0, "gamma_beta_ratio is 0: online γ-PO needs it positive")
+        self._check_names_of_transformers()
+
+    def _check_names_of_transformers(self) -> None:
+        from transformers.integrations import integration_utils
+        from transformers.training_args import OptimizerNames
+
+        installed: Any = integration_utils.get_available_reporting_integrations
+        _choice("optimizer", self.optimizer, tuple(name.value for name in OptimizerNames))
+        _choice("report_to", self.report_to, ("none", "all", *installed()))
 
     @property
     def has_held_out(self) -> bool:
@@ -173,7 +185,9 @@ class TrainConfig:
             features=False,
             template=self.template,
             max_length=self.max_length,
-            max_prompt_length=self.max_prompt_length or round(self.max_length * _PROMPT_SHARE),
+            max_prompt_length=round(self.max_length * _PROMPT_SHARE)
+            if self.max_prompt_length is None
+            else self.max_prompt_length,
             trust_remote_code=self.trust_remote_code,
         )
 
@@ -185,6 +199,7 @@ class TrainConfig:
 _POSITIVE = (
     *("lora_rank", "lora_alpha", "lora_layers", "tau", "epochs", "max_steps", "learning_rate", "batch_size"),
     *("micro_batch", "eval_every", "early_stop", "save_every", "keep_checkpoints", "log_every", "limit", "workers"),
+    *("max_length", "max_prompt_length"),
 )
 
 
@@ -240,10 +255,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def resolve_config(recipe: str | None, file: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
+def resolve_config(
+    recipe: str | None, file: Path | None, flags: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> TrainConfig:
     """Settle the settings.
 
     Args:
+        defaults: instead of those of `TrainConfig`.
         file: a TOML file whose keys are the fields of `TrainConfig`, and `recipe`.
         flags: fields that were given; those that are None were not.
 
@@ -251,11 +269,12 @@ def resolve_config(recipe: str | None, file: Path | None, flags: Mapping[str, An
         ConfigError: the file cannot be read, or a setting is unknown, of a wrong type or impossible.
     """
     settings = {} if file is None else _read(file)
-    recipe = recipe or settings.pop("recipe", None)
-    if recipe is not None and recipe not in RECIPES:
+    named = settings.pop("recipe", None)
+    recipe = named if recipe is None else recipe
+    if recipe is not None and not (isinstance(recipe, str) and recipe in RECIPES):
         raise ConfigError(f"recipe {recipe!r} is unknown: choose one of {', '.join(RECIPES)}")
     given = {name: value for name, value in flags.items() if value is not None}
-    merged = {**RECIPES.get(recipe or "", {}), **settings, **given}
+    merged = {**(defaults or {}), **RECIPES.get(recipe or "", {}), **settings, **given}
     return TrainConfig(**{name: _typed(name, value) for name, value in merged.items()})
 
 
@@ -287,14 +306,20 @@ def _typed(name: str, value: Any) -> Any:
     if name not in kinds:
         raise ConfigError(f"no setting {name!r}: there are {', '.join(kinds)}")
     kind = kinds[name].removesuffix(" | None")
-    wanted = {"bool": bool, "int": int, "float": float, "str": str}.get(kind, Mapping)
     if value is None and kind != kinds[name]:
         return None
-    if wanted is float and type(value) is int:
+    if kind == "float" and type(value) is int:
         return float(value)
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise ConfigError(f"{name} is {value!r}: it must be {_WORDS.get(kind, 'a table')}")
+    wanted, words = _TYPES.get(kind, (dict, "a table of text"))
+    inner = value.values() if isinstance(value, dict) else ()
+    if type(value) is not wanted or not all(isinstance(it, str) for it in inner):
+        raise ConfigError(f"{name} is {value!r}: it must be {words}")
     return value
 
 
-_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
+_TYPES = {
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": (float, "a number"),
+    "str": (str, "text"),
+}

@@ -78,7 +78,8 @@ class PairColumns:
     scored_tokens_N2: Floats | None = None
 
 
-_ROWS = """SELECT file, line, json_extract_string(original, $path) AS text, TRY_CAST(text AS DOUBLE) AS number
+_ROWS = """SELECT file, line, nullif(trim(json_extract_string(original, $path)), '') AS text,
+           TRY_CAST(text AS DOUBLE) AS number, text IS NOT NULL AND number IS NULL AS wrong
            FROM pairs ORDER BY row"""
 
 # --- columns -------------------------------------------------------------------------------------
@@ -96,7 +97,8 @@ def columns_of_file(run: Run, config: TrainConfig) -> PairColumns:
         _check_ids(view)
         tie_N = view.table("pairs", ["tie"])["tie"].to_numpy(dtype=bool)
         if found["weight"] is not None:
-            _check(view, "weight", ~tie_N & ~(found["weight"] >= 0), "it must be a number, 0 or more")
+            fine_N = (found["weight"] >= 0) & (found["weight"] < np.inf)
+            _check(view, "weight", ~tie_N & ~fine_N, "it must be a finite number, 0 or more")
         if found["p_flip"] is not None:
             known_N = ~np.isnan(found["p_flip"])
             _check(view, "p_flip", known_N & ~((found["p_flip"] >= 0) & (found["p_flip"] <= 1)), "it must be 0 to 1")
@@ -106,9 +108,7 @@ def columns_of_file(run: Run, config: TrainConfig) -> PairColumns:
         treated = replace(treated, weight_N=np.nan_to_num(weight_N))
     if p_flip_N is not None:
         treated = replace(treated, p_flip_N=np.nan_to_num(p_flip_N))
-    target_N = found["target_margin"]
-    if target_N is not None and config.is_gamma_po and config.targets in ("auto", "column"):
-        _check_targets(_settings_of_file(run), target_N, config)
+    target_N = _own_targets(found["target_margin"], _settings_of_file(run), config)
     sides = found["reference_chosen"], found["reference_rejected"]
     reference = None if sides[0] is None or sides[1] is None else np.stack([sides[0], sides[1]], axis=1)
     return PairColumns(treated, target_N, reference)
@@ -119,7 +119,7 @@ def _extract(view: RunView, column: str) -> Floats | None:
     frame = view.sql(_ROWS, path=f"$.{column}")
     if frame["text"].isna().all():
         return None
-    wrong = frame[frame["text"].notna() & frame["number"].isna()]
+    wrong = frame[frame["wrong"]]
     if len(wrong):
         first = wrong.iloc[0]
         raise InputError(f"{first['file']}, line {first['line']}: {column} is {first['text']!r}: it must be a number")
@@ -129,11 +129,8 @@ def _extract(view: RunView, column: str) -> Floats | None:
 def _check(view: RunView, column: str, wrong_N: NDArray[np.bool_], must: str) -> None:
     if wrong_N.any():
         at = int(np.flatnonzero(wrong_N)[0])
-        sql = (
-            "SELECT file, line, json_extract_string(original, $path) AS text FROM pairs ORDER BY row LIMIT 1 OFFSET $at"
-        )
-        row = view.sql(sql, path=f"$.{column}", at=at).iloc[0]
-        raise InputError(f"{row['file']}, line {row['line']}: {column} is {row['text'] or 'missing'}: {must}")
+        row = view.sql(f"{_ROWS} LIMIT 1 OFFSET $at", path=f"$.{column}", at=at).fillna({"text": "missing"}).iloc[0]
+        raise InputError(f"{row['file']}, line {row['line']}: {column} is {row['text']}: {must}")
 
 
 def _check_ids(view: RunView) -> None:
@@ -181,11 +178,22 @@ def columns_of_run(run: Run, config: TrainConfig) -> PairColumns:
 
 def _targets_of_run(view: RunView, config: TrainConfig) -> Floats | None:
     """γ_i of the run's weights; None where online γ is to be used, or none was computed for this loss."""
-    if not (config.is_gamma_po and config.targets in ("auto", "column") and view.has("weights")):
-        return None
+    if not view.has("weights"):
+        return _own_targets(None, None, config)
     made = view.stage("weigh")
-    target_N = view.table("weights", ["target_margin"])["target_margin"].to_numpy(dtype=np.float64, na_value=np.nan)
     if config.targets == "auto" and _differences(made, config):
+        return None
+    target_N = view.table("weights", ["target_margin"])["target_margin"].to_numpy(dtype=np.float64, na_value=np.nan)
+    return _own_targets(target_N, made, config)
+
+
+def _own_targets(target_N: Floats | None, made: dict[str, Any] | None, config: TrainConfig) -> Floats | None:
+    """The target margins that came with the pairs, where the loss is to have them; they must suit it."""
+    if not (config.targets == "column" or (config.targets == "auto" and config.is_gamma_po)):
+        return None
+    if target_N is None or np.isnan(target_N).all():
+        if config.targets == "column":
+            raise ConfigError(f"targets is 'column', but the pairs have no target_margin: {_remedy(config)}")
         return None
     _check_targets(made, target_N, config)
     return target_N
@@ -205,15 +213,22 @@ def _differences(made: dict[str, Any], config: TrainConfig) -> list[str]:
 def _check_targets(made: dict[str, Any] | None, target_N: Floats, config: TrainConfig) -> None:
     """Target margins must be in the loss's unit: of the same reward, β and γ0."""
     settings = config.loss_settings
-    remedy = f"weigh with --margin {settings.margin} --beta {settings.beta:g}, or train with --targets online"
     if made is not None and (differences := _differences(made, config)):
-        raise ConfigError(f"target_margin was made for another loss ({', '.join(differences)}): {remedy}")
+        raise ConfigError(f"target_margin was made for another loss ({', '.join(differences)}): {_remedy(config)}")
     mean = float(np.nanmean(target_N))
     if not settings.gamma0 / 2 <= mean <= settings.gamma0 * 2:
         raise ConfigError(
             f"target_margin has mean {mean:.3g}, but this loss's γ0 is {settings.gamma0:.3g}, "
-            f"so it is of another run or loss: {remedy}"
+            f"so it is of another run or loss: {_remedy(config)}"
         )
+
+
+def _remedy(config: TrainConfig) -> str:
+    settings = config.loss_settings
+    return (
+        f"weigh with --margin {settings.margin} --beta {settings.beta:g} "
+        f"--gamma-beta-ratio {settings.gamma_beta_ratio:g}, or train with --targets online"
+    )
 
 
 # --- tokens --------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from curate.store import nullable, write_table
+from curate.store import write_table
 from training.data import Pairs
 
 VISITS = pa.schema([("index", pa.int64()), ("step", pa.int64()), ("epoch", pa.float64()), ("margin", pa.float64())])
@@ -39,11 +39,14 @@ class Recorder:
         self._visits: list[tuple[int, float, Tensor, Tensor]] = []
 
     def start(self, step: int) -> None:
-        """Forget what an interrupted training wrote after update `step`, from which it is taken up."""
+        """Forget what an interrupted training wrote after update `step`, from which it is taken up.
+
+        The first process also forgets what others wrote: there may have been more of them.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for file in self.folder.glob(f"{self.rank:03d}-*.parquet"):
+        for file in self.folder.glob("*.parquet" if self.rank == 0 else f"{self.rank:03d}-*.parquet"):
             if int(file.stem.split("-")[1]) >= step:
-                file.unlink()
+                file.unlink(missing_ok=True)
 
     def add(self, step: int, epoch: float | None, index_B: Tensor, margin_B: Tensor) -> None:
         """A batch's margins, before update `step` + 1."""
@@ -103,13 +106,13 @@ _SUMMARISE = """
 def signals(folder: Path, pairs: Pairs, prefix: str) -> pa.Table:
     """The summary as signals of the run: `pair_id`, `row`, and a column `PREFIX_name` for each number.
 
-    Margins agree with the label as it stands in the data, also where the training turned a pair round.
+    Margins agree with the label as it stands in the data, also where the training turned a pair round. Copies of a pair
+    share one row, for they share their id: their mean, at the first one's place.
     """
     summary = summarise(read_visits(folder)).to_pandas().set_index("index").reindex(pairs.at)
-    keys = pairs.columns("pair_id", "row", "swapped")
-    sign_N = np.where(keys["swapped"].to_numpy(), -1.0, 1.0)
-    table = keys.drop_columns("swapped")
+    keys = pairs.columns("pair_id", "row", "swapped").to_pandas()
+    sign_N = np.where(keys["swapped"], -1.0, 1.0)
     for name in SUMMARY:
-        values_N = summary[name].to_numpy() * (sign_N if name in _MARGINS else 1.0)
-        table = table.append_column(f"{prefix}_{name}", nullable(values_N))
-    return table
+        keys[f"{prefix}_{name}"] = summary[name].to_numpy() * (sign_N if name in _MARGINS else 1.0)
+    means = keys.groupby("pair_id", sort=False).agg({"row": "first", **dict.fromkeys(keys.columns[3:], "mean")})
+    return pa.Table.from_pandas(means.reset_index(), preserve_index=False).replace_schema_metadata()

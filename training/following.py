@@ -20,15 +20,23 @@ _SHOWN = {
 }
 
 
-class Follower(transformers.TrainerCallback):
-    """Tells the progress, and appends every logged number to a file."""
+class Advance(transformers.TrainerCallback):
+    """Tells the progress."""
 
-    def __init__(self, progress: Progress, pairs_per_update: int, file: Path) -> None:
-        self.progress, self.pairs_per_update, self.file = progress, pairs_per_update, file
+    def __init__(self, progress: Progress, pairs_per_update: int) -> None:
+        self.progress, self.pairs_per_update = progress, pairs_per_update
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """An update is done."""
         self.progress.advance(self.pairs_per_update)
+
+
+class Follower(Advance):
+    """Also says the logged numbers, and appends them to a file."""
+
+    def __init__(self, progress: Progress, pairs_per_update: int, file: Path) -> None:
+        super().__init__(progress, pairs_per_update)
+        self.file = file
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Numbers of some updates, or of the held-out pairs."""

@@ -27,10 +27,8 @@ from typing import Any
 
 import numpy as np
 import transformers
-from accelerate import PartialState
 
-from curate import engines, models
-from curate.config import ComputeConfig
+from curate import models
 from curate.engines import World
 from curate.errors import ConfigError, InputError, RunError, storage_errors
 from curate.models import Device, ModelSource
@@ -38,14 +36,14 @@ from curate.pairs import ingest
 from curate.progress import progress_bar, say
 from curate.scoring import make_encoder
 from curate.store import Run, atomic_path, fingerprint, write_table
-from curate.view import RunView
-from training.adapters import load, save_model
+from training.adapters import save_model
 from training.card import write_card
 from training.config import TrainConfig
 from training.data import PairColumns, Pairs, Prepared, columns_of_file, columns_of_run, prepare
 from training.dynamics import Recorder, signals
+from training.fitting import choose_device, make_arguments, make_trainer, targets_name
 from training.following import Follower
-from training.margins import target_margins
+from training.references import with_reference
 from training.trainer import PairTrainer, last_checkpoint, saving
 
 IN_SAMPLE = "in_sample"  # prefix of signals whose model saw the labels that they judge
@@ -83,11 +81,11 @@ def train(config: TrainConfig, source: str, output: Path) -> Report:
         StorageError: the disk refuses; what was done is kept.
     """
     started = time.monotonic()
-    world, device = World.of(os.environ, config.workers), _device(config)
+    world, device = World.of(os.environ, config.workers), choose_device(config)
     job = Job(config, source, output, world, device, models.resolve(config.model, say))
     with storage_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-    arguments = _arguments(job)
+    arguments = make_arguments(config, device, output / "checkpoints", world=world.size, keeps=True)
     with arguments.main_process_first(local=False):
         run = _open(job)
         if (finished := _finished(job, run)) is not None:
@@ -171,11 +169,10 @@ class _Data:
 def _prepare(job: Job, run: Run, arguments: transformers.TrainingArguments) -> _Data:
     config = job.config
     columns = columns_of_run(run, config) if job.is_run else columns_of_file(run, config)
-    columns = _with_reference(job, run, columns, job.output / "data", arguments)
+    columns = with_reference(columns, run, config, job.output / "data")
     share = 0.0 if config.eval_data is not None else config.eval_share
-    encoder = make_encoder(job.model, replace(config.score, policy=config.model))
     with arguments.main_process_first(local=False):
-        trained = prepare(run, columns, encoder, job.output / "pairs.arrow", held_out_share=share, seed=config.seed)
+        trained = _prepared(job, run, columns, "pairs.arrow", share)
         if not trained.counts.get("trained"):
             reasons = ", ".join(f"{number} × {reason}" for reason, number in trained.counts.items())
             raise InputError(f"{job.source}: no pair is left to train on ({reasons})")
@@ -185,145 +182,38 @@ def _prepare(job: Job, run: Run, arguments: transformers.TrainingArguments) -> _
         other = Run.create(job.output / "held_out")
         ingest(config.ingest(config.eval_data), other)
     plain = columns_of_file(other, replace(config, targets="constant"))
-    plain = _with_reference(job, other, replace(plain, target_margin_N=None), other.path, arguments)
+    plain = with_reference(replace(plain, target_margin_N=None), other, config, other.path)
     with arguments.main_process_first(local=False):
-        target = job.output / "held_out.arrow"
-        return _Data(trained, prepare(other, plain, encoder, target, held_out_share=1.0, seed=config.seed))
+        return _Data(trained, _prepared(job, other, plain, "held_out.arrow", 1.0))
 
 
-def _with_reference(
-    job: Job, run: Run, columns: PairColumns, folder: Path, arguments: transformers.TrainingArguments
-) -> PairColumns:
-    """Add the reference's log-probs: those of the file or of the run's scores, or computed once and kept."""
-    config = job.config
-    if not config.loss_settings.needs_reference:
-        return replace(columns, reference_N2=None)
-    if columns.reference_N2 is not None and config.reference is None:
-        say("reference: log-probs of the file")
-        return columns
-    reference = models.resolve(config.reference or config.model, say)
-    if (name := _scored_by(run, reference, config)) is None:
-        with arguments.main_process_first(local=False):
-            run = run if run.path == folder else run.fork(folder)
-        say(f"reference: {reference.spec} scores the pairs once")
-        engines.score(run, config.score, ComputeConfig(device=config.device))
-        PartialState().wait_for_everyone()
-        name = "policy"
-    else:
-        say(f"reference: log-probs of {reference.spec} from {run.path}")
-    with RunView(run.path) as view:
-        sides = [f"{name}_chosen_logp", f"{name}_rejected_logp"]
-        frame = view.table("scores", [*sides, "chosen_tokens", "rejected_tokens"])
-    numbers = frame.to_numpy(dtype=np.float64, na_value=np.nan)
-    return replace(columns, reference_N2=numbers[:, :2], scored_tokens_N2=numbers[:, 2:])
-
-
-def _scored_by(run: Run, reference: ModelSource, config: TrainConfig) -> str | None:
-    """Which pass of a run's scores is this model's, on the tokens that are trained on; None where none is."""
-    scored = run.stage("score")
-    if scored is None or run.lost_table("score") is not None:
-        return None
-    wanted = config.score
-    same = all(
-        scored["config"][name] == getattr(wanted, name) for name in ("template", "max_length", "max_prompt_length")
-    )
-    passes = [name for name in ("policy", "reference") if name in scored["passes"]]
-    return next((it for it in passes if same and scored["passes"][it]["fingerprint"] == reference.fingerprint), None)
+def _prepared(job: Job, run: Run, columns: PairColumns, name: str, share: float) -> Prepared:
+    """Tokenize the pairs, unless this training, or another process of it, has done it."""
+    target = job.output / name
+    done = target.with_suffix(".json")
+    if done.is_file() and target.is_file():
+        return Prepared(target, **json.loads(done.read_text(encoding="utf-8")))
+    encoder = make_encoder(job.model, replace(job.config.score, policy=job.config.model))
+    found = prepare(run, columns, encoder, target, held_out_share=share, seed=job.config.seed)
+    _write_json(done, {"counts": found.counts, "truncated": found.truncated, "swapped": found.swapped})
+    return found
 
 
 # --- the training --------------------------------------------------------------------------------
 
 
-def _device(config: TrainConfig) -> Device:
-    found = models.choose_device(config.device, "float32")
-    dtype = config.dtype if config.dtype != "auto" else "bfloat16" if found.is_cuda else "float32"
-    return Device(found.name, dtype)
-
-
-def _arguments(job: Job) -> transformers.TrainingArguments:
-    config, world = job.config, job.world.size
-    turn = config.micro_batch * world
-    if config.batch_size % turn:
-        raise ConfigError(
-            f"batch_size {config.batch_size} is not a multiple of micro_batch {config.micro_batch}"
-            + (f" × {world} processes" if world > 1 else "")
-        )
-    every = {"eval": config.eval_every, "save": config.save_every}
-    if config.early_stop is not None:
-        every["save"] = every["eval"]  # so that the best model is among the checkpoints
-    arguments = transformers.TrainingArguments(
-        output_dir=str(job.output / "checkpoints"),
-        per_device_train_batch_size=config.micro_batch,
-        gradient_accumulation_steps=config.batch_size // turn,
-        learning_rate=config.rate,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        optim=config.optimizer,
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps or -1,
-        bf16=job.device.dtype == "bfloat16",
-        use_cpu=not job.device.is_cuda,
-        activation_checkpointing=config.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
-        seed=config.seed,
-        eval_strategy="no" if not config.has_held_out else "steps" if every["eval"] else "epoch",
-        eval_steps=every["eval"],
-        save_strategy="steps" if every["save"] else "epoch",
-        save_steps=every["save"] or 500,
-        save_total_limit=config.keep_checkpoints,
-        load_best_model_at_end=config.early_stop is not None,
-        metric_for_best_model="loss" if config.early_stop is not None else None,
-        logging_steps=config.log_every,
-        logging_nan_inf_filter=False,
-        report_to=config.report_to,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-    )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are for torchrun: DataParallel cannot split packed rows
-    if arguments.world_size != world:
-        raise ConfigError(
-            f"{arguments.world_size} processes were found, but WORLD_SIZE is {world}: start with torchrun"
-        )
-    return arguments
-
-
 def _trainer(job: Job, arguments: transformers.TrainingArguments, found: _Data) -> PairTrainer:
-    model, packed = load(job.model, job.config, job.device)
-    config = job.config if packed else replace(job.config, batching="length_grouped")
+    config = job.config
     pairs = Pairs(found.trained.path, held_out=False)
     held_out: Pairs | None = Pairs((found.held_out or found.trained).path, held_out=True)
     if held_out is not None and not len(held_out):
         say("no pair is held out: nothing is evaluated")
         held_out, arguments.eval_strategy = None, transformers.trainer_utils.IntervalStrategy.NO
-    name = _targets_name(config, pairs)
+    name = targets_name(config, pairs)
     say(f"{len(pairs):,} pairs, {len(held_out or ()):,} held out; {config.loss}, target margins {name}")
-    callbacks: list[transformers.TrainerCallback] = []
-    if config.early_stop is not None:
-        callbacks.append(transformers.EarlyStoppingCallback(config.early_stop))
-    trainer = PairTrainer(
-        model,
-        arguments,
-        config,
-        pairs,
-        held_out,
-        target_margins(name, config.loss_settings, tau=config.tau, seed=config.seed),
-        Recorder(job.output / "dynamics", job.world.rank) if config.dynamics else None,
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(transformers.PrinterCallback)
-    return trainer
-
-
-def _targets_name(config: TrainConfig, pairs: Pairs) -> str:
-    """Which target margins the loss trains with."""
-    if config.targets != "auto":
-        return config.targets
-    if config.is_gamma_po:
-        return "column" if np.isfinite(pairs.columns("target_margin")["target_margin"].to_numpy()).any() else "online"
-    return "dynamic_beta" if config.loss == "beta_dpo" else "constant"
+    early = [] if config.early_stop is None else [transformers.EarlyStoppingCallback(config.early_stop)]
+    recorder = Recorder(job.output / "dynamics", job.world.rank) if config.dynamics else None
+    return make_trainer(config, job.model, job.device, arguments, pairs, held_out, recorder=recorder, callbacks=early)
 
 
 def _fit(job: Job, trainer: PairTrainer) -> tuple[dict[str, float], dict[str, float]]:
@@ -390,7 +280,7 @@ def _finish(
         "swapped": found.trained.swapped,
         "mean_weight": trainer.pairs.mean_weight,
         "held_out": len(trainer.held_out) if trainer.held_out else 0,
-        "targets": _targets_name(config, trainer.pairs),
+        "targets": targets_name(config, trainer.pairs),
         "batching": trainer.config.batching,
         "updates": trainer.state.global_step,
         "processes": job.world.size,

@@ -1,0 +1,200 @@
+"""Ways of dealing with noise compared: the same pairs, the same model, one training each, judged on held-out pairs.
+
+    RUN/compare/KEY/    a file for each seed and arm (what is done is not done again), results.parquet, compare.html
+
+For every seed some prompts are held out, whose labels stay as they are in the data; flips are planted in the others
+(`plant`), or are named by a column of the data (`truth`). The training pairs are then diagnosed anew under the labels
+that they have now, by the run's out-of-fold evidence, so that no arm but the oracle knows what was planted.
+
+Arms: the treatments (`training.treatments`), `random_drop` (as many pairs as `drop`, at random) and `oracle_drop` (what
+was planted). `gamma` trains with γ-PO's loss and online γ, all others with the loss that was asked for.
+
+Dimension key: N pairs of the run, M that can be learned from, S seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from curate import models
+from curate.detect import can_learn
+from curate.errors import ConfigError, RunError, storage_errors
+from curate.evidence import gather
+from curate.models import Device, ModelSource
+from curate.progress import Progress, say
+from curate.scoring import make_encoder
+from curate.store import Run, atomic_path, fingerprint, write_table
+from curate.view import RunView
+from training.comparison import METRICS, plot
+from training.config import TrainConfig
+from training.data import PairColumns, Pairs, prepare
+from training.fitting import choose_device, make_arguments, make_trainer
+from training.following import Advance
+from training.references import with_reference
+from training.treatments import Treated, as_labelled
+from training.worlds import UNUSED, CompareConfig, Mask, World, make_world, noise_left, treat
+
+#: Plain loss → the γ-PO loss of the same reward.
+GAMMA_LOSSES = {"dpo": "gamma_dpo", "dpo_norm": "gamma_dpo", "simpo": "gamma_simpo"}
+
+COMPARE_DEFAULTS: dict[str, Any] = {
+    "loss": "dpo",
+    "epochs": 2.0,
+    "batch_size": 8,
+    "learning_rate": 1e-4,
+    "eval_share": 0.0,
+}
+
+RESULTS = pa.schema(
+    [
+        ("seed", pa.int64()),
+        ("arm", pa.string()),
+        ("trained", pa.int64()),  # pairs
+        ("held_out", pa.int64()),
+        ("noise", pa.float64()),  # share of wrong labels among those that it was trained on; null where unknown
+        *((name, pa.float64()) for name in METRICS),  # on the held-out pairs
+        ("seconds", pa.float64()),
+    ]
+)
+
+
+def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progress) -> pd.DataFrame:
+    """Train and judge every arm with every seed.
+
+    Returns:
+        `RESULTS` as a frame; it is also written into the run, with a plot.
+
+    Raises:
+        RunError: the run is not scored and weighed, or has too few pairs. ConfigError: the settings do not suit it.
+    """
+    source, device = models.resolve(config.model, say), choose_device(config)
+    with RunView(run.path) as view:
+        evidence, chosen_N = gather(view), _chosen(view, what)
+        known_N = None if what.truth is None else _truth(view, what.truth)
+    evidence = replace(evidence, learns_N=evidence.learns_N & chosen_N)
+    if not can_learn(evidence):
+        raise RunError(f"{run.path}: {len(evidence.learners)} labelled pairs are too few to compare anything")
+    made = [run.require("weigh")["fingerprint"], models.describe(source), asdict(config), asdict(what)]
+    folder = run.path / "compare" / fingerprint(made)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    columns = with_reference(PairColumns(as_labelled(run.count_pairs())), run, config, folder / "data")
+    rows = []
+    for seed in range(what.seeds):
+        world = make_world(evidence, known_N, what, seed)
+        for arm in what.arms:
+            if world.flipped_N is not None or arm != "oracle_drop":
+                seeded = replace(config, seed=config.seed + seed)
+                work = _Arm(run, seeded, source, device, columns, folder, arm, seed)
+                rows.append(work.result(world, progress))
+    results = pa.Table.from_pylist(rows, schema=RESULTS)
+    write_table(folder / "results.parquet", results, {"config": asdict(config), "compare": asdict(what)})
+    frame: pd.DataFrame = results.to_pandas()
+    with atomic_path(folder / "compare.html") as file:
+        plot(frame).write_html(file, include_plotlyjs=True)
+    say(f"{folder}: results.parquet, compare.html")
+    return frame
+
+
+def _chosen(view: RunView, what: CompareConfig) -> Mask:
+    tokens = view.sql("SELECT prompt_tokens + chosen_tokens + rejected_tokens AS tokens FROM scores ORDER BY row")
+    tokens_N = tokens["tokens"].to_numpy(dtype=np.float64, na_value=np.inf)
+    chosen_N = np.isfinite(tokens_N) if what.max_tokens is None else tokens_N <= what.max_tokens
+    if what.pairs is not None:
+        order = np.random.default_rng(0).permutation(np.flatnonzero(chosen_N))
+        chosen_N = np.isin(np.arange(len(chosen_N)), order[: what.pairs])
+    return chosen_N
+
+
+def _truth(view: RunView, column: str) -> Mask:
+    frame = view.sql(
+        "SELECT json_extract_string(original, $path) AS text, TRY_CAST(text AS BOOLEAN) AS truth "
+        "FROM pairs ORDER BY row",
+        path=f"$.{column}",
+    )
+    if frame["truth"].isna().any():
+        at = int(np.flatnonzero(frame["truth"].isna())[0])
+        raise ConfigError(f"--truth {column}: pair {at} has {frame['text'][at]!r}, neither true nor false")
+    return frame["truth"].to_numpy(dtype=bool)
+
+
+# --- one training --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Arm:
+    run: Run
+    config: TrainConfig
+    source: ModelSource
+    device: Device
+    columns: PairColumns
+    folder: Path
+    arm: str
+    seed: int
+
+    def result(self, world: World, progress: Progress) -> dict[str, Any]:
+        """A row of `RESULTS`; from its file where the training was done before."""
+        file = self.folder / f"{self.seed}-{self.arm}.json"
+        if not file.is_file():
+            found = self._train(world, progress)
+            with atomic_path(file) as temporary:
+                temporary.write_text(json.dumps(found), encoding="utf-8")
+            say(f"seed {self.seed}, {self.arm}: accuracy {found['accuracy']:.3f} on {found['held_out']:,} pairs")
+        row: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return row
+
+    def _train(self, world: World, progress: Progress) -> dict[str, Any]:
+        started = time.monotonic()
+        treated = treat(self.arm, world, self.seed)
+        pairs = self._prepare(treated, f"{self.seed}-{self.arm}")
+        held_out = self._prepare(self._only(world.held_out_N), f"{self.seed}-held-out")
+        config = self._config()
+        arguments = make_arguments(config, self.device, self.folder / "logs")
+        trainer = make_trainer(config, self.source, self.device, arguments, pairs)
+        trainer.add_callback(Advance(progress, config.batch_size))
+        trainer.train()
+        metrics = trainer.judge(held_out).metrics()
+        return {
+            "seed": self.seed,
+            "arm": self.arm,
+            "trained": len(pairs),
+            "held_out": len(held_out),
+            "noise": noise_left(treated, world),
+            **{name: metrics[name] for name in METRICS},
+            "seconds": round(time.monotonic() - started, 1),
+        }
+
+    def _config(self) -> TrainConfig:
+        if self.arm != "gamma":
+            return self.config
+        settings = self.config.loss_settings
+        return replace(
+            self.config,
+            loss=GAMMA_LOSSES.get(self.config.loss, self.config.loss),
+            margin=settings.margin,
+            beta=settings.beta,
+            targets="online",
+        )
+
+    def _only(self, mask_N: Mask) -> Treated:
+        plain = as_labelled(len(mask_N))
+        return replace(plain, dropped_N=np.where(mask_N, "", UNUSED).astype(object))
+
+    def _prepare(self, treated: Treated, name: str) -> Pairs:
+        encoder = make_encoder(self.source, replace(self.config.score, policy=self.config.model))
+        columns = replace(self.columns, treated=treated)
+        found = prepare(self.run, columns, encoder, self.folder / f"{name}.arrow", held_out_share=0.0, seed=0)
+        return Pairs(found.path, held_out=False)
+
+
+def total_visits(pairs: int, config: TrainConfig, what: CompareConfig) -> int:
+    """About how many pairs all trainings see together, for a progress bar."""
+    return round(pairs * (1 - what.held_out) * config.epochs * len(what.arms) * what.seeds)

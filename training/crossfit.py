@@ -1,0 +1,204 @@
+"""Cross-fitting: K models, each trained without one fold of the pairs, judge the fold that they did not see.
+
+    RUN/crossfit/KEY/       pairs.arrow, fold-00.parquet … (what is done is not done again)
+    RUN/crossfit.parquet    pair_id, row, crossfit: out-of-fold margins, positive where they agree with the label
+
+A policy that was trained on a wrong label agrees with it; one that was not, does not. `curate diagnose` takes the
+margins as a signal of the run.
+
+Dimension key: N pairs that can be trained on, K folds.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from curate import models
+from curate.errors import ConfigError, RunError, storage_errors
+from curate.models import Device, ModelSource
+from curate.progress import Progress, say
+from curate.scoring import make_encoder
+from curate.store import Run, fingerprint, nullable, read_metadata, write_table
+from curate.view import RunView
+from training.config import TrainConfig
+from training.data import PairColumns, Pairs, prepare
+from training.fitting import choose_device, make_arguments, make_trainer
+from training.following import Advance
+from training.references import with_reference
+from training.treatments import Treated, as_labelled
+
+SIGNAL = "crossfit"
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+#: Short LoRA trainings on what a laptop can do; see docs/training.md for how they were chosen.
+CROSSFIT_DEFAULTS: dict[str, Any] = {
+    "loss": "dpo",
+    "epochs": 2.0,
+    "batch_size": 8,
+    "learning_rate": 1e-4,
+    "treat": "raw",
+    "eval_share": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Folds:
+    """K folds: of whole prompts, or of pairs (copies of a pair, either way round, stay together)."""
+
+    count: int = 5
+    grouped: bool = False
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise ConfigError(f"--folds is {self.count}: it must be 2 or more")
+
+
+def crossfit(run: Run, config: TrainConfig, folds: Folds, progress: Progress) -> dict[str, Any]:
+    """Cross-fit a run's pairs and keep the margins as a signal of the run.
+
+    Returns:
+        counts, folds, seconds, and where the pairs were left out why.
+
+    Raises:
+        ConfigError: fewer groups than folds. RunError: the run holds no pairs. ModelError: the model is at fault.
+    """
+    started = time.monotonic()
+    device, source = choose_device(config), models.resolve(config.model, say)
+    key = fingerprint([run.require("ingest")["fingerprint"], models.describe(source), _counting(config), asdict(folds)])
+    folder = run.path / "crossfit" / key
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    pairs, counts = prepared(run, config, source, as_labelled(run.count_pairs()), folder)
+    fold_N = assign(group_codes(run, pairs, folds), folds.count, config.seed)
+    margin_N = out_of_fold(config, source, device, pairs, fold_N, folder, progress)
+    table = pairs.columns("pair_id", "row").append_column(SIGNAL, nullable(margin_N))
+    made = {"ingest": run.require("ingest")["fingerprint"], "folds": asdict(folds), "model": source.spec, "key": key}
+    write_table(run.table_path(SIGNAL), table, made)
+    agreement = float((margin_N > 0).mean())
+    return {"counts": counts, "folds": asdict(folds), "agreement": agreement, "seconds": time.monotonic() - started}
+
+
+def _counting(config: TrainConfig) -> dict[str, Any]:
+    unimportant = ("log_every", "report_to", "keep_checkpoints", "device", "workers", "dynamics", "merge")
+    return {name: value for name, value in asdict(config).items() if name not in unimportant}
+
+
+def prepared(
+    run: Run, config: TrainConfig, source: ModelSource, treated: Treated, folder: Path
+) -> tuple[Pairs, dict[str, int]]:
+    """Tokens and reference log-probs of all pairs that can be trained on, and what became of the others.
+
+    Raises:
+        RunError: there are none.
+    """
+    columns = with_reference(PairColumns(treated), run, config, folder / "data")
+    encoder = make_encoder(source, replace(config.score, policy=config.model))
+    found = prepare(run, columns, encoder, folder / "pairs.arrow", held_out_share=0.0, seed=config.seed)
+    if not found.counts.get("trained"):
+        raise RunError(f"{run.path}: no pair can be trained on; see curate show {run.path}")
+    return Pairs(found.path, held_out=False), found.counts
+
+
+def group_codes(run: Run, pairs: Pairs, folds: Folds) -> Codes:
+    """Codes (N,) of what must stay together."""
+    content = "hash(prompt, greatest(hash(chosen), hash(rejected)), least(hash(chosen), hash(rejected)))"
+    with RunView(run.path) as view:
+        what = "hash(prompt)" if folds.grouped else content
+        frame = view.sql(f"SELECT row, {what} AS code FROM pairs ORDER BY row").set_index("row")
+    codes = frame.loc[pairs.columns("row")["row"].to_numpy(), "code"].to_numpy()
+    return np.unique(codes, return_inverse=True)[1].astype(np.int64)
+
+
+def assign(code_N: Codes, folds: int, seed: int) -> Codes:
+    """A fold for every pair, the same for the same code; folds are as large as whole groups allow.
+
+    Raises:
+        ConfigError: there are fewer groups than folds.
+    """
+    size_G = np.bincount(code_N)
+    if len(size_G) < folds:
+        raise ConfigError(f"--folds {folds}: there are only {len(size_G)} groups of pairs to share out")
+    fold_G, filled = np.zeros(len(size_G), dtype=np.int64), np.zeros(folds)
+    order = np.random.default_rng(seed).permutation(len(size_G))
+    for group in order[np.argsort(-size_G[order], kind="stable")]:
+        fold_G[group] = filled.argmin()
+        filled[fold_G[group]] += size_G[group]
+    return fold_G[code_N]
+
+
+def out_of_fold(
+    config: TrainConfig,
+    source: ModelSource,
+    device: Device,
+    pairs: Pairs,
+    fold_N: Codes,
+    folder: Path,
+    progress: Progress,
+) -> Floats:
+    """Margins (N,) of every pair under the model that was trained without its fold."""
+    say(f"crossfit: {cost(config, source, device, pairs, int(fold_N.max()) + 1, folder)}")
+    margin_N = np.full(len(pairs), np.nan)
+    for fold in range(int(fold_N.max()) + 1):
+        held_N, file = fold_N == fold, folder / f"fold-{fold:02d}.parquet"
+        if read_metadata(file) is None:
+            margins = _judge_fold(config, source, device, pairs, held_N, folder, progress)
+            write_table(file, pa.table({"margin": margins}), {"fold": fold})
+        else:
+            progress.advance(updates(config, int((~held_N).sum())) * config.batch_size)
+        margin_N[held_N] = pq.read_table(file)["margin"].to_numpy()
+    return margin_N
+
+
+def _judge_fold(
+    config: TrainConfig,
+    source: ModelSource,
+    device: Device,
+    pairs: Pairs,
+    held_N: NDArray[np.bool_],
+    folder: Path,
+    progress: Progress,
+) -> Floats:
+    learned, held = pairs.take(np.flatnonzero(~held_N)), pairs.take(np.flatnonzero(held_N))
+    trainer = make_trainer(config, source, device, make_arguments(config, device, folder / "logs"), learned)
+    trainer.add_callback(Advance(progress, config.batch_size))
+    trainer.train()
+    return trainer.judge(held).margin_N
+
+
+def updates(config: TrainConfig, pairs: int) -> int:
+    """How often the weights change in a training on so many pairs."""
+    return config.max_steps or math.ceil(config.epochs * math.ceil(pairs / config.batch_size))
+
+
+def cost(config: TrainConfig, source: ModelSource, device: Device, pairs: Pairs, folds: int, folder: Path) -> str:
+    """What K trainings take, in tokens, and in minutes as one batch lets expect."""
+    total = int(pairs.lengths().sum())
+    learned = round(total * (folds - 1) * updates(config, len(pairs)) * config.batch_size / len(pairs))
+    speed = tokens_per_second(config, source, device, pairs, folder)
+    return (
+        f"{folds} trainings without a fold each, {learned:,} tokens to learn from and {total:,} to judge: about "
+        f"{(learned + total / 3) / speed / 60:,.0f} minutes at {speed:,.0f} tokens/s"
+    )
+
+
+def tokens_per_second(config: TrainConfig, source: ModelSource, device: Device, pairs: Pairs, folder: Path) -> float:
+    """Of forward and backward, measured on the second of two batches of ordinary length."""
+    middle = np.argsort(pairs.lengths(), kind="stable")[len(pairs) // 2 :][: config.micro_batch]
+    few = pairs.take(middle)
+    trainer = make_trainer(config, source, device, make_arguments(config, device, folder / "logs"), few)
+    for _ in range(2):
+        started = time.monotonic()
+        batch = cast("Any", trainer.collate([few[at] for at in range(len(few))]))
+        trainer.training_step(cast("torch.nn.Module", trainer.model), batch)
+    return float(few.lengths().sum()) / (time.monotonic() - started)
