@@ -159,7 +159,7 @@ def generate(
 ) -> None:
     """Answer prompts for AlpacaEval or Arena-Hard, to be judged there. Goes on where it stopped."""
     from curate.progress import progress_bar
-    from training.generate import GenerateConfig, read_prompts
+    from training.answers import GenerateConfig, read_prompts
     from training.generate import generate as run_generate
 
     settings = {name: value for name, value in ctx.params.items() if name not in ("output", "as_json", "answer_format")}

@@ -14,7 +14,8 @@ from curate.errors import ConfigError, InputError, ModelError, StorageError
 from curate.progress import Quiet
 from curate.tokens import Encoder
 from training import generate as module
-from training.generate import FORMATS, GenerateConfig, count_markdown, draw, end_of_turn, generate, read_prompts
+from training.answers import FORMATS, GenerateConfig, count_markdown, read_prompts
+from training.generate import draw, end_of_turn, generate
 
 QUESTIONS = ["hi", "What is a margin?", "Name three colours, please.", "Wer bist du?", "0", "γ?"]
 NEW = 12  # tokens of an answer
