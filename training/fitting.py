@@ -85,7 +85,6 @@ def _keeping(config: TrainConfig) -> dict[str, Any]:
         "eval_steps": config.eval_every,
         "save_strategy": "steps" if save_every else "epoch",
         "save_steps": save_every or 500,
-        "save_total_limit": config.keep_checkpoints,
         "load_best_model_at_end": config.early_stop is not None,
         "metric_for_best_model": "loss" if config.early_stop is not None else None,
     }

@@ -44,10 +44,7 @@ from training.answers import Answer, GenerateConfig, Prompt, read_prompts, write
 #: Changes whenever answers may differ from those of the version before.
 GENERATION_VERSION = 1
 
-_TEXTS = ("instruction", "prompt", "turns")
-_NAMES = ("uid", "question_id", "id")
 _SIDES = (Message("assistant", "A"),), (Message("assistant", "B"),)  # they differ in their content alone
-_TRAINED = ("adapter", "model")
 _LONGEST_REASON = 300
 
 

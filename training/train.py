@@ -17,6 +17,7 @@ The same command goes on where it stopped, and does nothing where all is done.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -207,6 +208,8 @@ def _trainer(job: Job, arguments: transformers.TrainingArguments, found: _Data) 
     pairs = Pairs(found.trained.path, held_out=False)
     held_out: Pairs | None = Pairs((found.held_out or found.trained).path, held_out=True)
     if held_out is not None and not len(held_out):
+        if config.early_stop is not None:
+            raise ConfigError("early_stop needs held-out pairs, and there are none: raise eval_share")
         say("no pair is held out: nothing is evaluated")
         held_out, arguments.eval_strategy = None, transformers.trainer_utils.IntervalStrategy.NO
     name = targets_name(config, pairs)
@@ -223,11 +226,11 @@ def _fit(job: Job, trainer: PairTrainer) -> tuple[dict[str, float], dict[str, fl
     if job.world.rank == 0:
         for torn in {path for path in checkpoints.glob("checkpoint-*") if not (path / "whole").exists()}:
             shutil.rmtree(torn)
-    updates = len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps
+    updates = -(-len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps)
     step = int(resumed.name.removeprefix("checkpoint-")) if resumed else 0
     if trainer.recorder is not None:
         trainer.recorder.start(step)
-    total = job.config.max_steps or round(job.config.epochs * max(updates, 1))
+    total = job.config.max_steps or math.ceil(job.config.epochs * updates)
     with progress_bar("training", total * job.config.batch_size) as progress:
         if job.world.rank == 0:
             trainer.add_callback(Follower(progress, job.config.batch_size, job.output / "metrics.jsonl"))
@@ -235,7 +238,7 @@ def _fit(job: Job, trainer: PairTrainer) -> tuple[dict[str, float], dict[str, fl
         before = _before(job, trainer, resumed)
         if resumed is not None:
             say(f"going on from update {step}")
-        with saving(checkpoints / "none"):
+        with storage_errors(job.output):
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         after = trainer.judge(trainer.held_out).metrics() if trainer.held_out else {}
     if trainer.recorder is not None:

@@ -19,6 +19,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor
+from transformers.trainer_utils import rotate_checkpoints
 
 from curate.errors import StorageError, storage_errors
 from training.batches import Batch, GlobalBatches, collate_packed, collate_padded, pair_log_probs
@@ -30,7 +31,9 @@ from training.losses import PairLogProbs, loss_named, reward_margin
 from training.margins import TargetMargins, gather_pairs
 
 _STATE = "target_margins.pt"
+_PATIENCE = "early_stopping_patience_counter"
 _WHOLE = "whole"  # marks a checkpoint that was written to its end
+_TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "unexpected pos", "iostream error")  # it does not say why
 
 
 class _Loader(torch.utils.data.DataLoader[Any]):
@@ -174,15 +177,37 @@ class PairTrainer(transformers.Trainer):
             super()._save_checkpoint(model, trial)
             if self.recorder is not None:
                 self.recorder.flush()
+            self.accelerator.wait_for_everyone()  # every process has written its part
             if self.args.should_save:
                 torch.save(self.targets.state_dict(), folder / _STATE)
                 sync(folder)
                 (folder / _WHOLE).touch()
+                sync(folder)
+                rotate_checkpoints(  # only now: a checkpoint that was cut off is nothing to go on from
+                    str(self.args.output_dir), self.config.keep_checkpoints, self.state.best_model_checkpoint
+                )
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.targets.load_state_dict(torch.load(Path(checkpoint) / _STATE, weights_only=True))
+
+    def _load_callback_state(self) -> None:
+        """Early stopping goes on counting."""
+        saved: Any = self.state.stateful_callbacks
+        for callback in self._early_stopping():
+            callback.early_stopping_patience_counter = saved[type(callback).__name__]["attributes"][_PATIENCE]
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """An epoch; none where what is taken up was at its end: transformers would do one more update."""
+        counters = [(it.early_stopping_patience_counter, it.early_stopping_patience) for it in self._early_stopping()]
+        if self.state.global_step >= self.state.max_steps or any(count >= most for count, most in counters):
+            self.control.should_training_stop = True
+        else:
+            cast("Any", super())._run_epoch(*args, **kwargs)
+
+    def _early_stopping(self) -> list[Any]:
+        return [it for it in self.callback_handler.callbacks if isinstance(it, transformers.EarlyStoppingCallback)]
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -212,7 +237,7 @@ def saving(folder: Path) -> Iterator[None]:
         with storage_errors(folder):
             yield
     except (StorageError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _TORCH_CANNOT_WRITE):
             raise
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, StorageError):

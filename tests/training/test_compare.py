@@ -1,0 +1,193 @@
+"""Comparing what helps: worlds and arms by hand, the table by hand, and a comparison of tiny trainings."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from curate.cli import app
+from curate.errors import ConfigError
+from training.comparison import as_text, plot, summarise
+from training.treatments import Diagnosed
+from training.worlds import ARMS, CompareConfig, World, noise_left, treat
+
+WORDS = [
+    "the",
+    "a",
+    "one",
+    "this",
+    "that",
+    "cat",
+    "dog",
+    "tree",
+    "river",
+    "stone",
+    "runs",
+    "sleeps",
+    "sings",
+    "falls",
+    "waits",
+]
+BLANK = np.zeros(6, dtype=bool)
+
+
+def call(*words):
+    done = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def mask(*places):
+    return np.isin(np.arange(6), places)
+
+
+#: Pair 0 is held out, pair 5 is none of the compared ones; 1 and 2 were planted, 2 and 3 are called flipped.
+P_FLIP = np.array([np.nan, 0.2, 0.9, 0.6, 0.0, np.nan])
+WORLD = World(mask(0), mask(1, 2, 3, 4), mask(1, 2), mask(1, 2), Diagnosed(P_FLIP, mask(2, 3), BLANK))
+
+
+def kept(arm, seed=0):
+    return np.flatnonzero(treat(arm, WORLD, seed).dropped_N == "").tolist()
+
+
+def test_which_pairs_an_arm_keeps():
+    assert {arm: kept(arm) for arm in ARMS if arm != "random_drop"} == {
+        **{arm: [1, 2, 3, 4] for arm in ("raw", "flip", "soft", "weights", "gamma")},
+        "drop": [1, 4],
+        "oracle_drop": [3, 4],
+    }
+    assert {len(kept("random_drop", seed)) for seed in range(5)} == {2}
+    assert len({tuple(kept("random_drop", seed)) for seed in range(5)}) > 1
+
+
+def test_which_way_round_and_with_which_weight():
+    assert treat("raw", WORLD, 0).swap_N.tolist() == [False, True, True, False, False, False]
+    assert treat("flip", WORLD, 0).swap_N.tolist() == [False, True, False, True, False, False]
+    assert treat("soft", WORLD, 0).p_flip_N[1:5].tolist() == [0.2, 0.9, 0.6, 0.0]
+    assert treat("weights", WORLD, 0).weight_N[1:5].tolist() == pytest.approx([0.6, 0.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("arm", "expected"),
+    [
+        ("raw", 0.5),  # 1 and 2 of 1, 2, 3, 4
+        ("drop", 0.5),  # 1 of 1, 4
+        ("flip", 0.5),  # 2 is right again, 3 is wrong now: 1 and 3
+        ("soft", (0.8 + 0.1 + 0.6 + 0.0) / 4),
+        ("weights", 0.6 / 1.6),
+        ("oracle_drop", 0.0),
+    ],
+)
+def test_how_much_noise_is_left(arm, expected):
+    assert noise_left(treat(arm, WORLD, 0), WORLD) == pytest.approx(expected)
+
+
+def test_without_a_truth_nothing_is_known():
+    assert (
+        noise_left(treat("raw", WORLD, 0), World(*[WORLD.held_out_N, WORLD.learned_N, BLANK, None, WORLD.found]))
+        is None
+    )
+
+
+def results(**accuracies):
+    rows = [
+        {"seed": seed, "arm": arm, "trained": 10, "held_out": 5, "noise": 0.3, "accuracy": value, "seconds": 1.0}
+        | dict.fromkeys(("margin", "loss", "calibration_error"), 0.5)
+        for arm, values in accuracies.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_table_by_hand():
+    """Leads over raw 0.1, 0.2, 0.3: mean 0.2, s.d. 0.1, t(2) = 4.3027: ± 0.2484; the oracle leads by 0.4 always."""
+    table = summarise(results(raw=[0.5, 0.5, 0.5], drop=[0.6, 0.7, 0.8], oracle_drop=[0.9, 0.9, 0.9])).set_index("arm")
+    assert table.index.tolist() == ["raw", "drop", "oracle_drop"]
+    row = table.loc["drop"]
+    assert (row["accuracy"], row["lead"], row["recovered"]) == pytest.approx((0.7, 0.2, 0.5))
+    assert (row["lead_low"], row["lead_high"]) == pytest.approx((0.2 - 0.24841, 0.2 + 0.24841), abs=1e-4)
+    assert table.loc["oracle_drop", "recovered"] == pytest.approx(1)
+    text = as_text(table.reset_index())
+    assert "| drop | 10 | 30.0% | 0.700 | 0.452 to 0.948 | +0.200 | -0.048 to +0.448 | 50% |" in text
+
+
+def test_no_share_of_a_gap_that_is_not_there():
+    table = summarise(results(raw=[0.5, 0.6, 0.5], drop=[0.6, 0.5, 0.7], oracle_drop=[0.6, 0.5, 0.6]))
+    assert table["recovered"].isna().all()
+    assert "– |" in as_text(table)
+    assert summarise(results(drop=[0.5]))["low"].isna().all()
+
+
+def test_the_plot_shows_each_seed_and_the_mean():
+    seeds, means = plot(results(raw=[0.5, 0.7], drop=[0.6, 0.8])).data
+    assert sorted(seeds.x) == [0.5, 0.6, 0.7, 0.8]
+    assert dict(zip(means.y, means.x, strict=True)) == pytest.approx({"raw": 0.6, "drop": 0.7})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arms": ("raw", "best")}, "--arms has 'best'"),
+        ({"plant": 0.7}, "--plant is 0.7"),
+        ({"held_out": 1.0}, "--held-out is 1.0"),
+        ({"seeds": 0}, "--seeds is 0"),
+        ({"plant": 0.2, "truth": "wrong"}, "exclude each other"),
+    ],
+)
+def test_impossible_settings(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        CompareConfig(**settings)
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory, tiny_policy):
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "prompt": f"Say {number % 20}",
+            "chosen": " ".join(rng.choice(WORDS, 6)),
+            "rejected": " ".join(rng.choice(WORDS, 4)),
+            "wrong": bool(number % 4 == 0),
+        }
+        for number in range(60)
+    ]
+    folder = tmp_path_factory.mktemp("compare")
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    call("audit", folder / "pairs.jsonl", "-o", folder / "run", "--policy", tiny_policy, "--device", "cpu")
+    return folder / "run"
+
+
+def options(tiny_policy, *more):
+    return ("--model", tiny_policy, "--device", "cpu", "--epochs", 1, "--seeds", 2, "--set", "lora_rank=2", *more)
+
+
+def test_a_comparison(audited, tiny_policy):
+    arms = "raw,drop,flip,soft,weights,gamma,random_drop,oracle_drop"
+    words = ("compare", audited, *options(tiny_policy, "--plant", 0.3, "--arms", arms))
+    text = call(*words)
+    assert all(f"| {arm} |" in text for arm in ARMS)
+    (folder,) = (audited / "compare").iterdir()
+    table = pq.read_table(folder / "results.parquet").to_pandas()
+    assert len(table) == 16
+    assert (folder / "compare.html").stat().st_size > 1e6
+    raw = table[table["arm"] == "raw"]
+    assert raw["noise"].to_numpy() == pytest.approx(0.3, abs=0.02)
+    assert (table.loc[table["arm"] == "oracle_drop", "noise"] == 0).all()
+    sizes = table.set_index(["arm", "seed"])["trained"]
+    assert (sizes["drop"] == sizes["random_drop"]).all()
+    assert (raw["trained"] + raw["held_out"] == 60).all()
+    assert table["accuracy"].between(0, 1).all()
+    assert call(*words) == text  # what is done is not done again
+
+
+def test_the_truth_may_be_a_column(audited, tiny_policy):
+    words = options(tiny_policy, "--truth", "wrong", "--arms", "raw,oracle_drop", "--pairs", 50, "--json")
+    found = json.loads(call("compare", audited, *words))
+    assert [row["arm"] for row in found] == ["raw", "oracle_drop"]
+    assert 0.1 < found[0]["noise"] < 0.4
+    assert found[1]["noise"] == 0
+    with pytest.raises(ConfigError, match="--truth prompt"):
+        call("compare", audited, *options(tiny_policy, "--truth", "prompt"))
