@@ -240,7 +240,7 @@ def _fit(job: Job, trainer: PairTrainer) -> tuple[dict[str, float], dict[str, fl
             say(f"going on from update {step}")
         with storage_errors(job.output):
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        after = trainer.judge(trainer.held_out).metrics() if trainer.held_out else {}
+        after = _after(trainer)
     if trainer.recorder is not None:
         trainer.recorder.flush()
     return before, after
@@ -261,6 +261,17 @@ def _before(job: Job, trainer: PairTrainer, resumed: Path | None) -> dict[str, f
     if job.world.rank == 0:
         _write_json(file, found)
     return found
+
+
+def _after(trainer: PairTrainer) -> dict[str, float]:
+    """Metrics of the model as it is now: the last ones, unless an earlier model was taken back."""
+    if trainer.held_out is None:
+        return {}
+    last = next((line for line in reversed(trainer.state.log_history) if "eval_loss" in line), {})
+    if last.get("step") != trainer.state.global_step or trainer.args.load_best_model_at_end:
+        return trainer.judge(trainer.held_out).metrics()
+    names = [name for name in last if name.startswith("eval_")]
+    return {name.removeprefix("eval_"): last[name] for name in names}
 
 
 # --- the end -------------------------------------------------------------------------------------
