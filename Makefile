@@ -23,6 +23,7 @@ lint: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python benchmarks/gamma.py
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/trainer.py
 
 clean:
 	rm -rf .venv runs/demo

@@ -50,6 +50,8 @@ def packed_attention(
     unknown = [name for name in ("s_aux", "position_bias", "head_mask") if other.get(name) is not None]
     if unknown or attention_mask is not None:
         raise UnsupportedAttentionError(f"packed attention does not know {unknown or 'an explicit mask'}")
+    # autocast leaves queries and keys, which were rotated, wider than values, and narrows them itself but for a bias
+    query_1HTd, key_1KTd = (tensor.to(value_1KTd.dtype) for tensor in (query_1HTd, key_1KTd))
     groups = query_1HTd.shape[1] // key_1KTd.shape[1]
     key, value = (
         tensor.repeat_interleave(groups, dim=1) if groups > 1 else tensor for tensor in (key_1KTd, value_1KTd)

@@ -30,6 +30,7 @@ from curate.config import (
     SelftestConfig,
     WeighConfig,
 )
+from curate.console import mapping, print_json
 from curate.errors import ConfigError, CurateError
 from curate.progress import printable, say
 
@@ -337,7 +338,7 @@ def formats(as_json: Json = False) -> None:
     from curate.formats import FORMATS, MAPPED
 
     if as_json:
-        _print_json([{"name": form.name, "title": form.title, "example": form.example} for form in FORMATS.values()])
+        print_json([{"name": form.name, "title": form.title, "example": form.example} for form in FORMATS.values()])
         return
     for form in FORMATS.values():
         typer.echo(f"{form.name}\n  {form.title}\n  {json.dumps(form.example, ensure_ascii=False)}\n")
@@ -353,7 +354,7 @@ def doctor(as_json: Json = False) -> None:
 
     findings = examine()
     if as_json:
-        _print_json(findings)
+        print_json(findings)
         return
     for name, finding in findings.items():
         typer.echo(f"{name:16} {finding}")
@@ -382,30 +383,14 @@ def _ingest_config(settings: Mapping[str, Any]) -> IngestConfig:
     return IngestConfig(
         inputs=tuple(settings["data"]),
         format=settings["format_name"],
-        columns=_mapping("--columns", settings["columns"]),
-        label_values=_mapping("--label-values", settings["label_values"]),
+        columns=mapping("--columns", settings["columns"]),
+        label_values=mapping("--label-values", settings["label_values"]),
         limit=settings["limit"],
     )
 
 
-def _mapping(option: str, text: str | None) -> dict[str, str] | None:
-    """`a=x,b=y` as a dictionary."""
-    if text is None:
-        return None
-    pieces = [piece.partition("=") for piece in text.split(",")]
-    if any(not (name.strip() and sign and value.strip()) for name, sign, value in pieces):
-        raise ConfigError(f"{option} {text}: write it as name=value,name=value")
-    return {name.strip(): value.strip() for name, _, value in pieces}
-
-
 def _say_others_go_on() -> None:
     typer.echo("this worker is done; the others go on, and the last one to finish writes the report", err=True)
-
-
-def _print_json(value: Any) -> None:
-    """Print JSON that a terminal can stand: JSON itself escapes some of the control characters, not all."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
-    typer.echo("".join(it if it.isprintable() or it == "\n" else json.dumps(it)[1:-1] for it in text))
 
 
 def _open_and_print(run: Path, *, as_json: bool) -> None:
@@ -422,7 +407,7 @@ def _print_report(view: RunView, *, as_json: bool) -> None:
 
     summary = summarize(view)
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return
     console = Console(highlight=False)
     console.print(render(summary))
@@ -435,7 +420,7 @@ def _print_selftest(view: RunView, *, as_json: bool) -> None:
     from curate.verdict import selftest_records, selftest_table
 
     if as_json:
-        _print_json(selftest_records(view))
+        print_json(selftest_records(view))
     else:
         Console(highlight=False).print(selftest_table(view))
 
@@ -457,7 +442,7 @@ def _next_step(summary: dict[str, Any]) -> str:
 def _print_pair(record: dict[str, Any], *, as_json: bool) -> None:
     plain = {name: _plain(value) for name, value in record.items()}
     if as_json:
-        _print_json(plain)
+        print_json(plain)
         return
     facts = {name: value for name, value in plain.items() if name not in ("original", *_TEXTS)}
     for name, value in facts.items():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import math
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from curate.console import mapping, print_json
+from curate.progress import printable
+
 _SHARED = ("output", "recipe", "config", "settings", "as_json")  # no fields of the settings
-_MODEL, _LOSS, _OPTIMISER = "Model", "Loss and noise", "Optimisation and evaluation"
+_MODEL, _LOSS, _OPTIMISER, _FILE = "Model", "Loss and noise", "Optimisation and evaluation", "Reading a file"
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A scored run's folder.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The training's folder.")]
@@ -71,7 +75,19 @@ EarlyStop = Annotated[
     int | None,
     typer.Option(help="Stop after so many evaluations without a lower loss.", rich_help_panel=_OPTIMISER),
 ]
-Limit = Annotated[int | None, typer.Option(help="Read only so many pairs of a file.", rich_help_panel=_OPTIMISER)]
+FormatName = Annotated[
+    str | None, typer.Option("--format", help="Name of a file's format; default: detect it.", rich_help_panel=_FILE)
+]
+Columns = Annotated[
+    str | None, typer.Option(help="A file's columns: prompt=…,chosen=…,rejected=…", rich_help_panel=_FILE)
+]
+LabelValues = Annotated[
+    str | None, typer.Option(help="What a file's label column says: a=…,b=…,tie=…", rich_help_panel=_FILE)
+]
+Limit = Annotated[int | None, typer.Option(help="Read only so many pairs of a file.", rich_help_panel=_FILE)]
+MaxPromptLength = Annotated[
+    int | None, typer.Option(help="Tokens a prompt keeps when a pair is too long.", rich_help_panel=_MODEL)
+]
 
 
 def train(
@@ -83,6 +99,7 @@ def train(
     lora: Lora = None,
     template: Template = None,
     max_length: MaxLength = None,
+    max_prompt_length: MaxPromptLength = None,
     dtype: Dtype = None,
     device: DeviceName = None,
     workers: Workers = None,
@@ -104,17 +121,34 @@ def train(
     eval_share: EvalShare = None,
     eval_data: EvalData = None,
     early_stop: EarlyStop = None,
+    format_name: FormatName = None,
+    columns: Columns = None,
+    label_values: LabelValues = None,
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Train a model on a run's pairs or a file's, with their weights and target margins. Goes on where it stopped."""
     from training.train import train as run_train
 
-    report = run_train(_resolve(ctx, ("data",), {}), data, output)
+    reading = {
+        "format": format_name,
+        "columns": mapping("--columns", columns),
+        "label_values": mapping("--label-values", label_values),
+    }
+    report = run_train(_resolve(ctx, ("data", "format_name"), {}, reading), data, output)
+    if os.environ.get("RANK", "0") != "0":
+        return  # one process speaks for all
     if as_json:
-        typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
+        print_json(_without_nan(report))
     else:
         _print_training(report, output)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: null instead."""
+    if isinstance(value, dict):
+        return {name: _without_nan(it) for name, it in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_training(report: dict[str, Any], output: Path) -> None:
@@ -123,10 +157,10 @@ def _print_training(report: dict[str, Any], output: Path) -> None:
     typer.echo(f"held out    {report['held_out']:,} pairs")
     counts.pop("held_out", None)
     for reason, number in counts.items():
-        typer.echo(f"dropped     {number:,}: {reason}")
-    for what in ("truncated", "swapped"):
+        typer.echo(f"dropped     {number:,}: {printable(reason)}")
+    for what in ("refused", "truncated", "swapped"):
         if report[what]:
-            typer.echo(f"{what:11} {report[what]:,} pairs")
+            typer.echo(f"{what:11} {report[what]:,} {'rows' if what == 'refused' else 'pairs'}")
     if report["after"]:
         typer.echo(f"\n{'held-out pairs':24}{'before':>10}{'after':>10}")
         for name, after in report["after"].items():
@@ -167,11 +201,11 @@ def generate(
     with progress_bar("answering", len(read_prompts(config)), "prompts") as progress:
         facts = run_generate(config, output, progress)
     if as_json:
-        typer.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        print_json(facts)
         return
     typer.echo(f"{output}: {facts['answered']:,} answers, {facts['reused']:,} of them from before")
     for reason, number in facts["refused"].items():
-        typer.echo(f"no answer   {number:,}: {reason}")
+        typer.echo(f"no answer   {number:,}: {printable(reason)}")
 
 
 def crossfit(
@@ -211,7 +245,7 @@ def crossfit(
         settings_before = {**diagnosed["config"], "signals": tuple(diagnosed["config"]["signals"])}
         examine(opened, DiagnoseConfig(**settings_before))
     if as_json:
-        typer.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+        print_json(facts)
         return
     typer.echo(f"{run}: {facts['counts']['trained']:,} pairs have an out-of-fold margin ({facts['seconds']:,.0f} s)")
     typer.echo(f"agree with their label: {facts['agreement']:.1%}")
@@ -229,6 +263,7 @@ def compare(
     plant: Annotated[float, typer.Option(help="Rate of flips to plant in what is trained on.")] = 0.0,
     truth: Annotated[str | None, typer.Option(help="Column that says which labels are wrong.")] = None,
     held_out: Annotated[float, typer.Option(help="Share of the prompts that is judged.")] = 0.3,
+    evidence: Annotated[str, typer.Option(help="Its folds: grouped (by prompt) or random.")] = "grouped",
     max_tokens: Annotated[int | None, typer.Option(help="Only pairs with at most so many tokens.")] = None,
     pairs: Annotated[int | None, typer.Option(help="Only so many pairs, at random.")] = None,
     lora: Lora = None,
@@ -255,19 +290,21 @@ def compare(
     from training.comparison import as_text, summarise
     from training.worlds import CompareConfig
 
-    own = ("arms", "seeds", "plant", "truth", "held_out", "max_tokens", "pairs")
-    what = CompareConfig(tuple(arms.split(",")), seeds, plant, truth, held_out, max_tokens, pairs)
+    own = ("arms", "seeds", "plant", "truth", "held_out", "evidence", "max_tokens", "pairs")
+    what = CompareConfig(tuple(arms.split(",")), seeds, plant, truth, held_out, evidence, max_tokens, pairs)
     resolved, opened = _resolve(ctx, ("run", *own), COMPARE_DEFAULTS), Run.open(run)
-    with progress_bar("comparing", total_visits(opened.count_pairs(), resolved, what)) as progress:
+    with progress_bar("comparing", total_visits(opened, resolved, what)) as progress:
         summary = summarise(run_compare(opened, resolved, what, progress))
     typer.echo(summary.to_json(orient="records", indent=2) if as_json else as_text(summary))
 
 
-def _resolve(ctx: typer.Context, own: tuple[str, ...], defaults: dict[str, Any]) -> Any:
+def _resolve(
+    ctx: typer.Context, own: tuple[str, ...], defaults: dict[str, Any], parsed: dict[str, Any] | None = None
+) -> Any:
     """Settings of a training from a command's flags, but for its own, and its defaults."""
     from training.config import parse_setting, resolve_config
 
-    given = ctx.params
+    given = {**ctx.params, **(parsed or {})}
     flags = {name: value for name, value in given.items() if name not in (*own, *_SHARED) and value is not None}
     flags |= dict(parse_setting(text) for text in given["settings"] or [])
     return resolve_config(given.get("recipe"), given["config"], flags, defaults)

@@ -52,7 +52,7 @@ class World:
         if workers is not None and workers != world.size:
             raise ConfigError(
                 f"--workers {workers} was asked for, but WORLD_SIZE is {world.size}; start with "
-                f"torchrun --nproc-per-node {workers} -m curate … or use --engine ray"
+                f"torchrun --nproc-per-node {workers} -m curate … (curate score also has --engine ray)"
             )
         return world
 

@@ -69,6 +69,27 @@ def _linear_names(backbone: torch.nn.Module) -> list[str]:
     return sorted({name.rpartition(".")[2] for name, layer in backbone.named_modules() if isinstance(layer, linear)})
 
 
+def save_shards(trainer: Any, source: ModelSource, tokenizer: Any, output: Path, config: TrainConfig) -> None:
+    """The same where FSDP spread the weights over the processes, which all take part.
+
+    Raises:
+        ConfigError: FSDP is told to keep the shards apart.
+    """
+    if trainer.accelerator.state.fsdp_plugin.state_dict_type.name != "FULL_STATE_DICT":
+        raise ConfigError("fsdp_state_dict_type is not FULL_STATE_DICT: the model would not be written as one")
+    folder = output / ("adapter" if config.lora else "model")
+    trainer.save_model(str(folder))
+    if not trainer.args.should_save:
+        return
+    tokenizer.save_pretrained(folder)
+    if config.lora and config.merge:
+        import peft
+
+        base = models.load_model(source, Device("cpu", "float32"), trust_remote_code=config.trust_remote_code)
+        peft.PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(output / "model")
+        tokenizer.save_pretrained(output / "model")
+
+
 def save_model(model: Any, tokenizer: Any, output: Path, config: TrainConfig) -> None:
     """Write the adapter and, unless that is not wanted, the whole model with its tokenizer."""
     if config.lora:

@@ -37,6 +37,7 @@ def _data(training: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     counts = report["counts"]
     lines = [f"| {name.replace('_', ' ')} | {counts.get(name, 0):,} |" for name in _KEPT]
     lines += [f"| dropped: {reason} | {number:,} |" for reason, number in counts.items() if reason not in _KEPT]
+    lines += [f"| refused when read | {report['refused']:,} |"]
     lines += [f"| of the kept: something was cut | {report['truncated']:,} |"]
     lines += [f"| of the kept: turned round | {report['swapped']:,} |"]
     files = "\n".join(f"- `{path}` sha256 `{digest}`" for path, digest in training["data"]["files"].items())

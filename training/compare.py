@@ -79,7 +79,6 @@ def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progre
     with RunView(run.path) as view:
         evidence, chosen_N = gather(view), _chosen(view, what)
         known_N = None if what.truth is None else _truth(view, what.truth)
-    evidence = replace(evidence, learns_N=evidence.learns_N & chosen_N)
     if not can_learn(evidence):
         raise RunError(f"{run.path}: {len(evidence.learners)} labelled pairs are too few to compare anything")
     made = [run.require("weigh")["fingerprint"], models.describe(source), asdict(config), asdict(what)]
@@ -89,7 +88,7 @@ def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progre
     columns = with_reference(PairColumns(as_labelled(run.count_pairs())), run, config, folder / "data")
     rows = []
     for seed in range(what.seeds):
-        world = make_world(evidence, known_N, what, seed)
+        world = make_world(evidence, chosen_N, known_N, what, seed)
         for arm in what.arms:
             if world.flipped_N is not None or arm != "oracle_drop":
                 seeded = replace(config, seed=config.seed + seed)
@@ -195,6 +194,9 @@ class _Arm:
         return Pairs(found.path, held_out=False)
 
 
-def total_visits(pairs: int, config: TrainConfig, what: CompareConfig) -> int:
+def total_visits(run: Run, config: TrainConfig, what: CompareConfig) -> int:
     """About how many pairs all trainings see together, for a progress bar."""
-    return round(pairs * (1 - what.held_out) * config.epochs * len(what.arms) * what.seeds)
+    with RunView(run.path) as view:
+        pairs = int((gather(view).learns_N & _chosen(view, what)).sum())
+    visits = config.max_steps * config.batch_size if config.max_steps else pairs * (1 - what.held_out) * config.epochs
+    return round(visits * len(what.arms) * what.seeds)

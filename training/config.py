@@ -138,6 +138,9 @@ class TrainConfig:
                 0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: it must be at least 0 and below 1"
             )
         _require(0 <= self.seed < 2**32, f"seed is {self.seed}: it must be at least 0 and below 2^32")
+        _require(
+            self.treat != "gamma" or self.is_gamma_po, f"treat gamma needs gamma_dpo or gamma_simpo, not {self.loss}"
+        )
         _require(self.early_stop is None or self.has_held_out, "early_stop needs held-out pairs: see eval_share")
         _ = self.loss_settings, self.score, self.ingest("data")  # refuse what these refuse
         online = self.targets in ("online", "online_exact") or (self.targets == "auto" and self.is_gamma_po)

@@ -89,7 +89,8 @@ def columns_of_file(run: Run, config: TrainConfig) -> PairColumns:
     """What an exported file says of its pairs; weight 1 where it says nothing.
 
     Raises:
-        InputError: a weight is negative or no number, a `p_flip` is no probability, or the columns are other pairs'.
+        InputError: a weight is negative or no number, a `p_flip` is no probability, the columns are other pairs', or
+            one of the two columns of the reference is missing.
         ConfigError: the target margins were made for other settings than the loss's.
     """
     with RunView(run.path) as view:
@@ -109,9 +110,16 @@ def columns_of_file(run: Run, config: TrainConfig) -> PairColumns:
     if p_flip_N is not None:
         treated = replace(treated, p_flip_N=np.nan_to_num(p_flip_N))
     target_N = _own_targets(found["target_margin"], _settings_of_file(run), config)
-    sides = found["reference_chosen"], found["reference_rejected"]
-    reference = None if sides[0] is None or sides[1] is None else np.stack([sides[0], sides[1]], axis=1)
-    return PairColumns(treated, target_N, reference)
+    return PairColumns(treated, target_N, _own_reference(run, found["reference_chosen"], found["reference_rejected"]))
+
+
+def _own_reference(run: Run, chosen_N: Floats | None, rejected_N: Floats | None) -> Floats | None:
+    if chosen_N is None and rejected_N is None:
+        return None
+    if chosen_N is None or rejected_N is None:
+        missing = _EXPORTED["reference_chosen" if chosen_N is None else "reference_rejected"]
+        raise InputError(f"{run.require('ingest')['inputs'][0]['path']}: the other column is there, but no {missing}")
+    return np.stack([chosen_N, rejected_N], axis=1)
 
 
 def _extract(view: RunView, column: str) -> Floats | None:
@@ -334,7 +342,7 @@ def _record(
     swapped = bool(treated.swap_N[at]) and not held_out
     if swapped:
         sides = [(name, *other[1:]) for (name, *_), other in zip(sides, sides[::-1], strict=True)]
-    reference = columns.reference_N2
+    reference, target_N = columns.reference_N2, columns.target_margin_N
     return {
         "pair_id": pair["pair_id"],
         "row": pair["row"],
@@ -344,7 +352,8 @@ def _record(
         **{name: ids for name, ids, _ in sides},
         "weight": 1.0 if held_out else float(treated.weight_N[at]),
         "p_flip": 0.0 if held_out else float(treated.p_flip_N[at]),
-        "target_margin": None if columns.target_margin_N is None else float(columns.target_margin_N[at]),
+        # one that was solved for the pair as labelled says nothing about the flipped pair, which gets γ0
+        "target_margin": None if target_N is None or swapped else float(target_N[at]),
         **{f"reference_{name}": None if reference is None else float(reference[at, side]) for name, _, side in sides},
     }
 

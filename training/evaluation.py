@@ -61,6 +61,9 @@ def calibration_error(margin_N: Floats) -> float:
 
     By hand: three pairs with h = log 3 (75 % sure), two of them right: |2/3 − 3/4| = 0.0833.
     """
+    margin_N = margin_N[~np.isnan(margin_N)]
+    if not len(margin_N):
+        return math.nan
     sure_N = _sigmoid(np.abs(margin_N))
     right_N = (margin_N > 0) + 0.5 * (margin_N == 0)
     bin_N = np.minimum(((sure_N - 0.5) * 2 * BINS).astype(int), BINS - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,7 @@ def make_arguments(
         ConfigError: the batch cannot be shared out among the processes, or they are not there.
     """
     turn = config.micro_batch * world
+    recompute = config.gradient_checkpointing and not _fsdp_recomputes()
     if config.batch_size % turn:
         raise ConfigError(
             f"batch_size {config.batch_size} is not a multiple of micro_batch {config.micro_batch}"
@@ -61,8 +63,8 @@ def make_arguments(
         max_steps=config.max_steps or -1,
         bf16=device.dtype == "bfloat16",
         use_cpu=not device.is_cuda,
-        activation_checkpointing=config.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
+        activation_checkpointing=recompute,
+        activation_checkpointing_kwargs={"use_reentrant": False} if recompute else None,
         seed=config.seed,
         logging_steps=config.log_every,
         logging_nan_inf_filter=False,
@@ -76,6 +78,12 @@ def make_arguments(
     if arguments.world_size != world:
         raise ConfigError(f"WORLD_SIZE is {world}, but {arguments.world_size} processes run: start with torchrun")
     return arguments
+
+
+def _fsdp_recomputes() -> bool:
+    """Whether FSDP computes activations again by its own means; both together are refused by transformers."""
+    switches = ("ACCELERATE_USE_FSDP", "FSDP_ACTIVATION_CHECKPOINTING")
+    return all(os.environ.get(name, "").lower() == "true" for name in switches)
 
 
 def _keeping(config: TrainConfig) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from curate.pairs import ingest
 from curate.progress import progress_bar, say
 from curate.scoring import make_encoder
 from curate.store import Run, atomic_path, fingerprint, write_table
-from training.adapters import save_model
+from training.adapters import save_model, save_shards
 from training.card import write_card
 from training.config import TrainConfig
 from training.data import PairColumns, Pairs, Prepared, columns_of_file, columns_of_run, prepare
@@ -48,6 +48,7 @@ from training.references import with_reference
 from training.trainer import PairTrainer, last_checkpoint, saving
 
 IN_SAMPLE = "in_sample"  # prefix of signals whose model saw the labels that they judge
+_MADE_BEFORE = ("pairs.json", "held_out.json", "before.json", "metrics.jsonl")
 _CHANGES_NOTHING = ("log_every", "report_to", "keep_checkpoints", "device", "workers", "dynamics", "merge")
 
 Report = dict[str, Any]
@@ -84,8 +85,7 @@ def train(config: TrainConfig, source: str, output: Path) -> Report:
     started = time.monotonic()
     world, device = World.of(os.environ, config.workers), choose_device(config)
     job = Job(config, source, output, world, device, models.resolve(config.model, say))
-    with storage_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
+    _claim(output)
     arguments = make_arguments(config, device, output / "checkpoints", world=world.size, keeps=True)
     with arguments.main_process_first(local=False):
         run = _open(job)
@@ -93,16 +93,32 @@ def train(config: TrainConfig, source: str, output: Path) -> Report:
             return finished
     prepared = _prepare(job, run, arguments)
     trainer = _trainer(job, arguments, prepared)
-    before, after = _fit(job, trainer)
-    return _finish(job, trainer, prepared, before, after, started)
+    before, after = _fit(job, trainer, own_reference=prepared.own_reference)
+    return _finish(job, run, trainer, prepared, before, after, started)
 
 
 # --- the data ------------------------------------------------------------------------------------
 
 
+def _claim(output: Path) -> None:
+    """Make the folder, unless it holds something that is no training.
+
+    Raises:
+        RunError: it does.
+    """
+    with storage_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+        names = {name for name in os.listdir(output) if not name.startswith(".")}
+    if names - {"data"} and "training.json" not in names:
+        raise RunError(f"{output}: the folder is not empty and holds no training: choose another with -o")
+
+
 def _open(job: Job) -> Run:
     """The run, or the file's pairs as one."""
     if job.is_run:
+        for name in ("format", "columns", "label_values", "limit"):
+            if getattr(job.config, name) is not None:
+                raise ConfigError(f"{name} says how a file is read, but {job.source} is a run")
         return Run.open(job.source)
     if job.config.treat != "auto":
         raise ConfigError(
@@ -110,7 +126,10 @@ def _open(job: Job) -> Run:
         )
     run = Run.create(job.output / "data")
     with progress_bar("reading", None) as progress:
-        ingest(job.config.ingest(job.source), run, progress)
+        try:
+            ingest(job.config.ingest(job.source), run, progress)
+        except RunError as error:
+            raise RunError(f"{job.output}: holds a training on other data: choose another -o") from error
     return run
 
 
@@ -125,7 +144,12 @@ def _finished(job: Job, run: Run) -> Report | None:
     if file.is_file():
         known = json.loads(file.read_text(encoding="utf-8"))
         if known["fingerprint"] != described["fingerprint"]:
-            raise RunError(f"{job.output}: holds another training ({_difference(known, described)}): choose another -o")
+            if last_checkpoint(job.output / "checkpoints") or (job.output / "report.json").is_file():
+                difference = _difference(known, described)
+                raise RunError(f"{job.output}: holds another training ({difference}): choose another -o")
+            for name in _MADE_BEFORE:  # nothing was trained yet: a setting or the data was mended
+                (job.output / name).unlink(missing_ok=True)
+            _write_json(file, described)
     elif job.world.rank == 0:
         _write_json(file, described)
     report = job.output / "report.json"
@@ -161,15 +185,21 @@ def _difference(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class _Data:
-    """trained: the file of the pairs. held_out: that of the held-out ones, if they have one of their own."""
+    """Files of pairs.
+
+    held_out: that of the held-out ones, if they have one of their own.
+    own_reference: the margins compare the model with itself before training.
+    """
 
     trained: Prepared
     held_out: Prepared | None
+    own_reference: bool
 
 
 def _prepare(job: Job, run: Run, arguments: transformers.TrainingArguments) -> _Data:
     config = job.config
     columns = columns_of_run(run, config) if job.is_run else columns_of_file(run, config)
+    own_reference = config.loss_settings.needs_reference and config.reference is None and columns.reference_N2 is None
     columns = with_reference(columns, run, config, job.output / "data")
     share = 0.0 if config.eval_data is not None else config.eval_share
     with arguments.main_process_first(local=False):
@@ -178,14 +208,14 @@ def _prepare(job: Job, run: Run, arguments: transformers.TrainingArguments) -> _
             reasons = ", ".join(f"{number} × {reason}" for reason, number in trained.counts.items())
             raise InputError(f"{job.source}: no pair is left to train on ({reasons})")
     if config.eval_data is None:
-        return _Data(trained, None)
+        return _Data(trained, None, own_reference)
     with arguments.main_process_first(local=False):
         other = Run.create(job.output / "held_out")
         ingest(config.ingest(config.eval_data), other)
     plain = columns_of_file(other, replace(config, targets="constant"))
     plain = with_reference(replace(plain, target_margin_N=None), other, config, other.path)
     with arguments.main_process_first(local=False):
-        return _Data(trained, _prepared(job, other, plain, "held_out.arrow", 1.0))
+        return _Data(trained, _prepared(job, other, plain, "held_out.arrow", 1.0), own_reference)
 
 
 def _prepared(job: Job, run: Run, columns: PairColumns, name: str, share: float) -> Prepared:
@@ -219,7 +249,7 @@ def _trainer(job: Job, arguments: transformers.TrainingArguments, found: _Data) 
     return make_trainer(config, job.model, job.device, arguments, pairs, held_out, recorder=recorder, callbacks=early)
 
 
-def _fit(job: Job, trainer: PairTrainer) -> tuple[dict[str, float], dict[str, float]]:
+def _fit(job: Job, trainer: PairTrainer, *, own_reference: bool) -> tuple[dict[str, float], dict[str, float]]:
     """Train; the held-out pairs' metrics before and after."""
     checkpoints = job.output / "checkpoints"
     resumed = last_checkpoint(checkpoints)
@@ -235,7 +265,7 @@ def _fit(job: Job, trainer: PairTrainer) -> tuple[dict[str, float], dict[str, fl
         if job.world.rank == 0:
             trainer.add_callback(Follower(progress, job.config.batch_size, job.output / "metrics.jsonl"))
         progress.advance(step * job.config.batch_size)
-        before = _before(job, trainer, resumed)
+        before = _before(job, trainer, resumed, own_reference=own_reference)
         if resumed is not None:
             say(f"going on from update {step}")
         with storage_errors(job.output):
@@ -246,7 +276,7 @@ def _fit(job: Job, trainer: PairTrainer) -> tuple[dict[str, float], dict[str, fl
     return before, after
 
 
-def _before(job: Job, trainer: PairTrainer, resumed: Path | None) -> dict[str, float]:
+def _before(job: Job, trainer: PairTrainer, resumed: Path | None, *, own_reference: bool) -> dict[str, float]:
     """Metrics of the model as it came; written down, for a training that goes on has another model."""
     file = job.output / "before.json"
     if trainer.held_out is None or trainer.is_fsdp_enabled:
@@ -255,8 +285,8 @@ def _before(job: Job, trainer: PairTrainer, resumed: Path | None) -> dict[str, f
         found: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
         return found
     judged = trainer.judge(trainer.held_out)
-    if job.config.loss_settings.needs_reference and job.config.reference is None:
-        judged = replace(judged, margin_N=np.zeros_like(judged.margin_N))  # of the model against itself
+    if own_reference:
+        judged = replace(judged, margin_N=np.zeros_like(judged.margin_N))  # what is left is rounding
     found = judged.metrics()
     if job.world.rank == 0:
         _write_json(file, found)
@@ -279,6 +309,7 @@ def _after(trainer: PairTrainer) -> dict[str, float]:
 
 def _finish(
     job: Job,
+    run: Run,
     trainer: PairTrainer,
     found: _Data,
     before: dict[str, float],
@@ -289,6 +320,7 @@ def _finish(
     config = job.config
     tokenizer = models.load_tokenizer(job.model, trust_remote_code=config.trust_remote_code)
     report = {
+        "refused": run.require("ingest")["refused"],
         "counts": found.trained.counts,
         "truncated": found.trained.truncated,
         "swapped": found.trained.swapped,
@@ -306,7 +338,7 @@ def _finish(
     }
     with saving(job.output / ".unfinished"):
         if trainer.is_fsdp_enabled:
-            trainer.save_model(str(job.output / "model"))
+            save_shards(trainer, job.model, tokenizer, job.output, config)
         elif job.world.rank == 0:
             save_model(trainer.model, tokenizer, job.output, config)
     if job.world.rank == 0:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from curate.detect import FUSED, GROUPED, can_learn, detect
+from curate.detect import FUSED, GROUPED, RANDOM, can_learn, detect
 from curate.errors import ConfigError, RunError
 from curate.evidence import Evidence
 from curate.noise import fit_lapse, p_flip
@@ -34,7 +34,10 @@ class CompareConfig:
     plant: rate of random flips among the pairs that are trained on; 0 plants none.
     truth: a column of the data that is true (or 1) where a label is known to be wrong.
     held_out: share of the prompts.
-    max_tokens: only pairs with at most so many tokens, the prompt counted once. pairs: only so many, at random.
+    folds: of the evidence: `grouped` by prompt, as the diagnosis has it, or `random`, which may use other pairs of the
+        same prompt, and so finds more in pairs that share prompts.
+    max_tokens, pairs: train and judge only pairs with at most so many tokens, the prompt counted once, and only so
+        many, at random; they are diagnosed together with all others.
     """
 
     arms: tuple[str, ...] = ARMS
@@ -42,6 +45,7 @@ class CompareConfig:
     plant: float = 0.0
     truth: str | None = None
     held_out: float = 0.3
+    folds: str = GROUPED
     max_tokens: int | None = None
     pairs: int | None = None
 
@@ -51,6 +55,8 @@ class CompareConfig:
         for name, value, low, high in (("plant", self.plant, 0.0, 0.5), ("held-out", self.held_out, 0.01, 0.9)):
             if not low <= value <= high:
                 raise ConfigError(f"--{name} is {value}: it must lie between {low} and {high}")
+        if self.folds not in (GROUPED, RANDOM):
+            raise ConfigError(f"--evidence is {self.folds!r}: choose grouped or random")
         if self.seeds < 1:
             raise ConfigError(f"--seeds is {self.seeds}: it must be 1 or more")
         if self.plant and self.truth:
@@ -59,7 +65,11 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class World:
-    """Pairs of one seed. flipped_N: whose label is wrong, None where unknown; swap_N: whose label was turned round."""
+    """Pairs of one seed.
+
+    held_out_N, learned_N: which pairs are judged and trained on.
+    swap_N: whose label was turned round. flipped_N: whose label is wrong; None where unknown.
+    """
 
     held_out_N: Mask
     learned_N: Mask
@@ -68,30 +78,30 @@ class World:
     found: Diagnosed
 
 
-def make_world(evidence: Evidence, known_N: Mask | None, what: CompareConfig, seed: int) -> World:
-    """Split, plant and diagnose.
+def make_world(evidence: Evidence, chosen_N: Mask, known_N: Mask | None, what: CompareConfig, seed: int) -> World:
+    """Split, plant and diagnose. All labelled pairs are diagnosed together; the chosen ones are compared.
 
     Raises:
         RunError: too few pairs are left to learn from.
     """
     random = np.random.default_rng([seed, _SPLITTING])
     prompts = random.permutation(np.unique(evidence.prompt_N[evidence.learns_N]))
-    held_N = evidence.learns_N & np.isin(evidence.prompt_N, prompts[: max(1, round(what.held_out * len(prompts)))])
-    learned_N = evidence.learns_N & ~held_N
-    training = replace(evidence, learns_N=learned_N)
+    apart_N = evidence.learns_N & np.isin(evidence.prompt_N, prompts[: max(1, round(what.held_out * len(prompts)))])
+    training = replace(evidence, learns_N=evidence.learns_N & ~apart_N)
     if not can_learn(training):
         raise RunError(f"{len(training.learners)} pairs are too few to learn from: lower --held-out")
-    swap_N, at = np.zeros(len(held_N), dtype=bool), training.learners
+    swap_N, at = np.zeros(len(apart_N), dtype=bool), training.learners
     if what.plant:
         swap_N[at] = random_flips(len(at), what.plant, seed + 1)[:, seed] < 0
-    margin_M = detect(training, np.where(swap_N[at], -1.0, 1.0)[:, None], Folds(10, 3)).values[FUSED, GROUPED][:, 0]
+    detected = detect(training, np.where(swap_N[at], -1.0, 1.0)[:, None], Folds(10, 3))
+    margin_M = detected.values[FUSED, what.folds][:, 0]
     fit = fit_lapse(margin_M)
-    p_flip_N = np.full(len(held_N), np.nan)
-    p_flip_N[at] = p_flip(margin_M, fit) if fit.can_tell else 0.0
-    none_N = np.zeros(len(held_N), dtype=bool)
-    found = Diagnosed(p_flip_N, np.nan_to_num(p_flip_N) >= 0.5, none_N)
+    p_flip_N = np.full(len(apart_N), np.nan)
+    p_flip_N[at] = p_flip(margin_M, fit)
+    none_N = np.zeros(len(apart_N), dtype=bool)
+    found = Diagnosed(p_flip_N, (np.nan_to_num(p_flip_N) >= 0.5) & fit.can_tell, none_N)
     flipped_N = swap_N if what.plant else known_N
-    return World(held_N, learned_N, swap_N, flipped_N, found)
+    return World(apart_N & chosen_N, training.learns_N & chosen_N, swap_N, flipped_N, found)
 
 
 def treat(arm: str, world: World, seed: int) -> Treated:

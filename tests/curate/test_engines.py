@@ -278,7 +278,7 @@ def test_another_number_of_workers_is_one_clear_line(alone):
     assert report == ""
     assert errors == (
         "curate: --workers 3 was asked for, but WORLD_SIZE is 1; start with "
-        "torchrun --nproc-per-node 3 -m curate … or use --engine ray\n"
+        "torchrun --nproc-per-node 3 -m curate … (curate score also has --engine ray)\n"
     )
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 
 import filelock
 import pyarrow as pa
@@ -10,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate import store
+from curate.config import IngestConfig
 from curate.errors import CurateError, RunError, StorageError, storage_errors
+from curate.pairs import ingest
 from curate.schema import SCHEMA_VERSION
 from curate.store import (
     STAGES,
@@ -390,3 +393,100 @@ def test_the_lock_is_released_after_an_error(run):
 
 def test_part_files_hold_whole_groups():
     assert store.PART_PAIRS % store.GROUP_PAIRS == 0
+
+
+# --- forks ---
+
+
+@pytest.fixture
+def read(tmp_path):
+    """A run of three pairs and a refused row, with later stages."""
+    rows = [{"prompt": "p", "chosen": "c", "rejected": str(number)} for number in range(3)]
+    lines = [json.dumps(row) + "\n" for row in [*rows, {"prompt": "p", "chosen": 1, "rejected": "r"}]]
+    (tmp_path / "data.jsonl").write_text("".join(lines))
+    made = Run.create(tmp_path / "read")
+    ingest(IngestConfig((str(tmp_path / "data.jsonl"),), format="trl_standard"), made)
+    for name in STAGES[1:]:
+        made.record(name, "key", {})
+    write_table(made.scores_path, pa.table({"row": [0]}))
+    return made
+
+
+def test_a_fork_holds_the_same_pairs_and_nothing_made_of_them(read, tmp_path):
+    forked = read.fork(tmp_path / "fork")
+    assert list(forked.manifest()["stages"]) == ["ingest"]
+    assert forked.require("ingest") == read.require("ingest")
+    assert forked.read_pairs(0, 3).equals(read.read_pairs(0, 3))
+    assert pq.read_table(forked.refused_path).equals(pq.read_table(read.refused_path))
+    assert forked.lost_table("ingest") is None
+    assert names(forked.path) == [".lock", "manifest.json", "pairs", "refused.parquet"]
+    assert list(read.manifest()["stages"]) == list(STAGES)
+
+
+def test_a_fork_takes_no_space_and_outlives_the_run(read, tmp_path):
+    forked, pairs = read.fork(tmp_path / "fork"), read.read_pairs(0, 3)
+    for file in ("pairs/00000.parquet", "refused.parquet"):
+        assert (forked.path / file).samefile(read.path / file)
+    shutil.rmtree(read.path)
+    assert forked.read_pairs(0, 3).equals(pairs)
+
+
+def test_a_run_that_takes_other_data_leaves_its_fork_alone(read, tmp_path):
+    forked, pairs = read.fork(tmp_path / "fork"), read.read_pairs(0, 3)
+    (tmp_path / "other.jsonl").write_text('{"prompt": "o", "chosen": "c", "rejected": "r"}\n')
+    ingest(IngestConfig((str(tmp_path / "other.jsonl"),)), read, replace_data=True)
+    assert (read.count_pairs(), forked.count_pairs()) == (1, 3)
+    assert forked.read_pairs(0, 3).equals(pairs)
+    again = read.fork(tmp_path / "fork")  # whose stages are of the pairs that it had
+    assert (again.count_pairs(), again.read_pairs(0, 1).equals(read.read_pairs(0, 1))) == (1, True)
+
+
+def test_a_fork_where_the_disk_has_no_links(read, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", refuse_links)
+    forked = read.fork(tmp_path / "fork")
+    assert forked.read_pairs(0, 3).equals(read.read_pairs(0, 3))
+    assert not (forked.path / "refused.parquet").samefile(read.refused_path)
+
+
+def refuse_links(*_):
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+
+def test_a_second_fork_keeps_what_was_made_of_the_first(read, tmp_path):
+    forked = read.fork(tmp_path / "fork")
+    forked.record("score", "key", {})
+    stamp = forked.manifest_path.stat().st_mtime_ns
+    assert read.fork(tmp_path / "fork") == forked
+    assert (list(forked.manifest()["stages"]), forked.manifest_path.stat().st_mtime_ns) == (["ingest", "score"], stamp)
+    assert read.fork(read.path) == read
+    assert list(read.manifest()["stages"]) == list(STAGES)
+
+
+@pytest.mark.parametrize("lost", ["pairs/00000.parquet", "refused.parquet"])
+def test_a_fork_that_lost_a_table_is_made_again(read, tmp_path, lost):
+    forked = read.fork(tmp_path / "fork")
+    forked.record("score", "key", {})
+    (forked.path / lost).unlink()
+    read.fork(tmp_path / "fork")
+    assert (forked.lost_table("ingest"), list(forked.manifest()["stages"])) == (None, ["ingest"])
+
+
+@pytest.mark.parametrize("fails", ["link", "replace"])
+def test_a_fork_that_was_cut_off_is_no_run_of_pairs(read, tmp_path, monkeypatch, fails):
+    """Nothing says that the pairs are there before all of them are."""
+    Run.create(tmp_path / "fork")
+    monkeypatch.setattr(os, fails, no_space)
+    monkeypatch.setattr(shutil, "copyfile", no_space)
+    with pytest.raises(StorageError, match="the disk is full"):
+        read.fork(tmp_path / "fork")
+    monkeypatch.undo()
+    assert Run.open(tmp_path / "fork").stage("ingest") is None
+    assert names(tmp_path / "fork") == [".lock", "manifest.json"]
+    assert read.fork(tmp_path / "fork").read_pairs(0, 3).equals(read.read_pairs(0, 3))
+
+
+def test_a_fork_needs_pairs_and_a_place(run, read, tmp_path):
+    with pytest.raises(RunError, match="the stage ingest is not done"):
+        run.fork(tmp_path / "fork")
+    with pytest.raises(RunError, match="the folder is not empty and not a run"):
+        read.fork(tmp_path)
