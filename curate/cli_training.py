@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,6 +127,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model on a run's pairs or a file's, with their weights and target margins. Goes on where it stopped."""
+    from training.following import finite
     from training.train import train as run_train
 
     reading = {
@@ -139,16 +139,9 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return  # one process speaks for all
     if as_json:
-        print_json(_without_nan(report))
+        print_json(finite(report))
     else:
         _print_training(report, output)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: null instead."""
-    if isinstance(value, dict):
-        return {name: _without_nan(it) for name, it in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_training(report: dict[str, Any], output: Path) -> None:
@@ -212,7 +205,9 @@ def crossfit(
     ctx: typer.Context,
     run: RunPath,
     folds: Annotated[int, typer.Option(help="Parts; each is judged by a model trained on the others.")] = 5,
-    grouped: Annotated[bool, typer.Option("--grouped/--random", help="Folds of whole prompts, or of pairs.")] = False,
+    grouped: Annotated[
+        bool, typer.Option("--grouped/--random", help="Folds of whole prompts, or of pairs (shown, not fused).")
+    ] = True,
     model: Model = None,
     lora: Lora = None,
     device: DeviceName = None,
@@ -248,8 +243,12 @@ def crossfit(
         print_json(facts)
         return
     typer.echo(f"{run}: {facts['counts']['trained']:,} pairs have an out-of-fold margin ({facts['seconds']:,.0f} s)")
+    for reason, number in facts["counts"].items():
+        if reason != "trained":
+            typer.echo(f"left out    {number:,}: {printable(reason)}")
     typer.echo(f"agree with their label: {facts['agreement']:.1%}")
-    typer.echo("the diagnosis uses it" if diagnosed is not None else f"Next: curate diagnose {run}")
+    has_it = f"the diagnosis has it as {facts['signal']}"
+    typer.echo(has_it if diagnosed is not None else f"Next: curate diagnose {run}")
 
 
 def compare(
@@ -261,7 +260,7 @@ def compare(
     ] = "raw,drop,flip,soft,weights,gamma,random_drop,oracle_drop",
     seeds: Annotated[int, typer.Option(help="Splits, plantings and trainings of each.")] = 3,
     plant: Annotated[float, typer.Option(help="Rate of flips to plant in what is trained on.")] = 0.0,
-    truth: Annotated[str | None, typer.Option(help="Column that says which labels are wrong.")] = None,
+    truth: Annotated[str | None, typer.Option(help="Column that says which labels are wrong, or column=value.")] = None,
     held_out: Annotated[float, typer.Option(help="Share of the prompts that is judged.")] = 0.3,
     evidence: Annotated[str, typer.Option(help="Its folds: grouped (by prompt) or random.")] = "grouped",
     max_tokens: Annotated[int | None, typer.Option(help="Only pairs with at most so many tokens.")] = None,
@@ -291,7 +290,9 @@ def compare(
     from training.worlds import CompareConfig
 
     own = ("arms", "seeds", "plant", "truth", "held_out", "evidence", "max_tokens", "pairs")
-    what = CompareConfig(tuple(arms.split(",")), seeds, plant, truth, held_out, evidence, max_tokens, pairs)
+    what = CompareConfig(
+        tuple(arm.strip() for arm in arms.split(",")), seeds, plant, truth, held_out, evidence, max_tokens, pairs
+    )
     resolved, opened = _resolve(ctx, ("run", *own), COMPARE_DEFAULTS), Run.open(run)
     with progress_bar("comparing", total_visits(opened, resolved, what)) as progress:
         summary = summarise(run_compare(opened, resolved, what, progress))

@@ -24,6 +24,11 @@ CONTROLLED = "fused_length_controlled"
 VOTES = ("vote_majority", "vote_all")
 GROUPED, RANDOM, UNFITTED = "grouped", "random", "none"
 IMPORTED = "imported"  # explanation of a signal from a file
+CROSSFIT, CROSSFIT_RANDOM = "crossfit", "crossfit_random_folds"
+CROSSFIT_EXPLANATIONS = {
+    CROSSFIT: "margins of policies that were trained on other prompts",
+    CROSSFIT_RANDOM: "margins of policies that were trained on other pairs, of the same prompt too: shown, not fused",
+}
 IMPORTED_IN_SAMPLE = "imported, in-sample: shown, not fused"
 ORACLE = "oracle"  # what a perfect detector would reach
 

@@ -22,6 +22,8 @@ from curate.checks import CHECKS, find_in_run
 from curate.clusters import Clusters, find_clusters
 from curate.config import DiagnoseConfig, as_json
 from curate.detect import (
+    CROSSFIT_EXPLANATIONS,
+    CROSSFIT_RANDOM,
     EXPLANATIONS,
     FUSED,
     FUSED_RANDOM,
@@ -116,7 +118,7 @@ def _diagnose(
     findings = find_in_run(run)
     progress.advance(1)
     imported = import_signals(view, files, RESERVED)
-    seen = {name: values for name, values in imported.items() if name.startswith(IN_SAMPLE)}
+    seen = {name: values for name, values in imported.items() if _is_shown_only(name)}
     evidence = gather(view, {name: values for name, values in imported.items() if name not in seen})
     votes, judged = read_votes(view), judge(evidence, config)
     judged = replace(judged, signals={**judged.signals, **seen})
@@ -284,8 +286,13 @@ def _facts(
     }
 
 
+def _is_shown_only(name: str) -> bool:
+    """Whether a signal breaks what the fused one promises: to hold on new prompts."""
+    return name.startswith(IN_SAMPLE) or name == CROSSFIT_RANDOM
+
+
 def _origin(name: str) -> str:
-    return IMPORTED_IN_SAMPLE if name.startswith(IN_SAMPLE) else IMPORTED
+    return CROSSFIT_EXPLANATIONS.get(name) or (IMPORTED_IN_SAMPLE if name.startswith(IN_SAMPLE) else IMPORTED)
 
 
 def _noise(judged: Judged) -> dict[str, Any]:

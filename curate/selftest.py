@@ -91,7 +91,7 @@ def selftest(run: Run, config: SelftestConfig, progress: Progress | None = None)
 
 
 def _imported(view: RunView, explanations: Mapping[str, str]) -> dict[str, Floats]:
-    """The imported signals as they were diagnosed."""
+    """The imported signals as they were diagnosed; none of policies that were trained before the noise is planted."""
     names = [name for name, explanation in explanations.items() if explanation == IMPORTED]
     if not names:
         return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -69,6 +68,18 @@ def _linear_names(backbone: torch.nn.Module) -> list[str]:
     return sorted({name.rpartition(".")[2] for name, layer in backbone.named_modules() if isinstance(layer, linear)})
 
 
+def _write_merged(source: ModelSource, tokenizer: Any, output: Path, config: TrainConfig) -> None:
+    """Merge the written adapter into float32 weights: in bfloat16 small changes would be rounded away."""
+    import peft
+
+    base = models.load_model(source, Device("cpu", "float32"), trust_remote_code=config.trust_remote_code)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        merged = peft.PeftModel.from_pretrained(base, output / "adapter").merge_and_unload()
+    merged.save_pretrained(output / "model")
+    tokenizer.save_pretrained(output / "model")
+
+
 def save_shards(trainer: Any, source: ModelSource, tokenizer: Any, output: Path, config: TrainConfig) -> None:
     """The same where FSDP spread the weights over the processes, which all take part.
 
@@ -83,22 +94,13 @@ def save_shards(trainer: Any, source: ModelSource, tokenizer: Any, output: Path,
         return
     tokenizer.save_pretrained(folder)
     if config.lora and config.merge:
-        import peft
-
-        base = models.load_model(source, Device("cpu", "float32"), trust_remote_code=config.trust_remote_code)
-        peft.PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(output / "model")
-        tokenizer.save_pretrained(output / "model")
+        _write_merged(source, tokenizer, output, config)
 
 
-def save_model(model: Any, tokenizer: Any, output: Path, config: TrainConfig) -> None:
-    """Write the adapter and, unless that is not wanted, the whole model with its tokenizer."""
-    if config.lora:
-        model.save_pretrained(output / "adapter")
-        tokenizer.save_pretrained(output / "adapter")
-        if not config.merge:
-            return
-        model = model.merge_and_unload()
-    with contextlib.suppress(AttributeError):
-        model.config.use_cache = True
-    model.save_pretrained(output / "model")
-    tokenizer.save_pretrained(output / "model")
+def save_model(model: Any, source: ModelSource, tokenizer: Any, output: Path, config: TrainConfig) -> None:
+    """Write the adapter and, unless that is not wanted, the whole model; each with the tokenizer."""
+    folder = output / ("adapter" if config.lora else "model")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if config.lora and config.merge:
+        _write_merged(source, tokenizer, output, config)

@@ -44,9 +44,11 @@ from training.worlds import UNUSED, CompareConfig, Mask, World, make_world, nois
 
 #: Plain loss → the γ-PO loss of the same reward.
 GAMMA_LOSSES = {"dpo": "gamma_dpo", "dpo_norm": "gamma_dpo", "simpo": "gamma_simpo"}
+_LEAST_SPREAD = 0.05  # of γ: max γ/min γ ≤ exp(γ0/τ), so that less than this would be no γ-PO at all
 
 COMPARE_DEFAULTS: dict[str, Any] = {
-    "loss": "dpo",
+    "loss": "dpo_norm",  # with β = 10 it is the published γ-PO's reward: raw and gamma differ in γ alone
+    "beta": 10.0,
     "epochs": 2.0,
     "batch_size": 8,
     "learning_rate": 1e-4,
@@ -75,14 +77,16 @@ def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progre
     Raises:
         RunError: the run is not scored and weighed, or has too few pairs. ConfigError: the settings do not suit it.
     """
+    of_arm = {arm: arm_config(arm, config) for arm in what.arms}
     source, device = models.resolve(config.model, say), choose_device(config)
     with RunView(run.path) as view:
         evidence, chosen_N = gather(view), _chosen(view, what)
         known_N = None if what.truth is None else _truth(view, what.truth)
     if not can_learn(evidence):
         raise RunError(f"{run.path}: {len(evidence.learners)} labelled pairs are too few to compare anything")
-    made = [run.require("weigh")["fingerprint"], models.describe(source), asdict(config), asdict(what)]
-    folder = run.path / "compare" / fingerprint(made)
+    common = {name: value for name, value in asdict(what).items() if name not in ("arms", "seeds")}
+    made = [run.require("weigh")["fingerprint"], models.describe(source), asdict(config), common]
+    folder = run.path / "compare" / fingerprint(made)  # more seeds and arms join those that are there
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     columns = with_reference(PairColumns(as_labelled(run.count_pairs())), run, config, folder / "data")
@@ -91,7 +95,7 @@ def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progre
         world = make_world(evidence, chosen_N, known_N, what, seed)
         for arm in what.arms:
             if world.flipped_N is not None or arm != "oracle_drop":
-                seeded = replace(config, seed=config.seed + seed)
+                seeded = replace(of_arm[arm], seed=config.seed + seed)
                 work = _Arm(run, seeded, source, device, columns, folder, arm, seed)
                 rows.append(work.result(world, progress))
     results = pa.Table.from_pylist(rows, schema=RESULTS)
@@ -101,6 +105,34 @@ def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progre
         plot(frame).write_html(file, include_plotlyjs=True)
     say(f"{folder}: results.parquet, compare.html")
     return frame
+
+
+def arm_config(arm: str, config: TrainConfig) -> TrainConfig:
+    """The settings of an arm: those that were asked for, or γ-PO with the same reward.
+
+    Raises:
+        ConfigError: that loss has no γ-PO, or γ0 is so small against τ that γ-PO would be the plain loss.
+    """
+    if arm != "gamma":
+        return config
+    if config.loss not in GAMMA_LOSSES:
+        raise ConfigError(f"--arms gamma: γ-PO has no {config.loss}; choose --loss {', '.join(GAMMA_LOSSES)}")
+    settings = config.loss_settings
+    found = replace(
+        config,
+        loss=GAMMA_LOSSES[config.loss],
+        margin=settings.margin,
+        beta=settings.beta,
+        gamma_beta_ratio=settings.gamma_beta_ratio or None,
+        targets="online",
+    )
+    spread = found.loss_settings.gamma0 / found.tau
+    if spread < _LEAST_SPREAD:
+        raise ConfigError(
+            f"--arms gamma: γ0/τ is {spread:.2g}, so no γ could differ from γ0 by more than "
+            f"{np.expm1(spread):.1%}: raise --beta or lower --tau"
+        )
+    return found
 
 
 def _chosen(view: RunView, what: CompareConfig) -> Mask:
@@ -114,10 +146,12 @@ def _chosen(view: RunView, what: CompareConfig) -> Mask:
 
 
 def _truth(view: RunView, column: str) -> Mask:
+    name, sign, wrong = column.partition("=")
+    verdict = "text = $wrong" if sign else "TRY_CAST(text AS BOOLEAN)"
     frame = view.sql(
-        "SELECT json_extract_string(original, $path) AS text, TRY_CAST(text AS BOOLEAN) AS truth "
-        "FROM pairs ORDER BY row",
-        path=f"$.{column}",
+        f"SELECT json_extract_string(original, $path) AS text, {verdict} AS truth FROM pairs ORDER BY row",
+        path=f"$.{name}",
+        **({"wrong": wrong} if sign else {}),
     )
     if frame["truth"].isna().any():
         at = int(np.flatnonzero(frame["truth"].isna())[0])
@@ -154,8 +188,8 @@ class _Arm:
         started = time.monotonic()
         treated = treat(self.arm, world, self.seed)
         pairs = self._prepare(treated, f"{self.seed}-{self.arm}")
-        held_out = self._prepare(self._only(world.held_out_N), f"{self.seed}-held-out")
-        config = self._config()
+        held_out = self._prepare(self._only(world), f"{self.seed}-held-out")
+        config = self.config
         arguments = make_arguments(config, self.device, self.folder / "logs")
         trainer = make_trainer(config, self.source, self.device, arguments, pairs)
         trainer.add_callback(Advance(progress, config.batch_size))
@@ -171,21 +205,10 @@ class _Arm:
             "seconds": round(time.monotonic() - started, 1),
         }
 
-    def _config(self) -> TrainConfig:
-        if self.arm != "gamma":
-            return self.config
-        settings = self.config.loss_settings
-        return replace(
-            self.config,
-            loss=GAMMA_LOSSES.get(self.config.loss, self.config.loss),
-            margin=settings.margin,
-            beta=settings.beta,
-            targets="online",
-        )
-
-    def _only(self, mask_N: Mask) -> Treated:
-        plain = as_labelled(len(mask_N))
-        return replace(plain, dropped_N=np.where(mask_N, "", UNUSED).astype(object))
+    def _only(self, world: World) -> Treated:
+        """The held-out pairs, the right way round where that is known."""
+        plain = as_labelled(len(world.held_out_N))
+        return replace(plain, dropped_N=np.where(world.held_out_N, "", UNUSED).astype(object), swap_N=world.swap_N)
 
     def _prepare(self, treated: Treated, name: str) -> Pairs:
         encoder = make_encoder(self.source, replace(self.config.score, policy=self.config.model))

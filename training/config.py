@@ -173,7 +173,7 @@ class TrainConfig:
     @property
     def is_gamma_po(self) -> bool:
         """Whether each pair has a target margin of its own."""
-        return self.loss in ("gamma_dpo", "gamma_simpo")
+        return loss_named(self.loss).targets == "online"
 
     @property
     def rate(self) -> float:

@@ -1,7 +1,8 @@
 """Cross-fitting: K models, each trained without one fold of the pairs, judge the fold that they did not see.
 
     RUN/crossfit/KEY/       pairs.arrow, fold-00.parquet … (what is done is not done again)
-    RUN/crossfit.parquet    pair_id, row, crossfit: out-of-fold margins, positive where they agree with the label
+    RUN/crossfit.parquet    pair_id, row, crossfit (crossfit_random_folds): out-of-fold margins, positive where they
+                            agree with the label
 
 A policy that was trained on a wrong label agrees with it; one that was not, does not. `curate diagnose` takes the
 margins as a signal of the run.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from curate import models
+from curate.detect import CROSSFIT, CROSSFIT_RANDOM
 from curate.errors import ConfigError, RunError, storage_errors
 from curate.models import Device, ModelSource
 from curate.progress import Progress, say
@@ -37,11 +40,10 @@ from training.following import Advance
 from training.references import with_reference
 from training.treatments import Treated, as_labelled
 
-SIGNAL = "crossfit"
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
-#: Short LoRA trainings on what a laptop can do; see docs/training.md for how they were chosen.
+#: Short LoRA trainings. Not tuned: β and the two epochs are those of a first sketch.
 CROSSFIT_DEFAULTS: dict[str, Any] = {
     "loss": "dpo",
     "epochs": 2.0,
@@ -57,18 +59,24 @@ class Folds:
     """K folds: of whole prompts, or of pairs (copies of a pair, either way round, stay together)."""
 
     count: int = 5
-    grouped: bool = False
+    grouped: bool = True
 
     def __post_init__(self) -> None:
         if self.count < 2:
             raise ConfigError(f"--folds is {self.count}: it must be 2 or more")
+
+    @property
+    def signal(self) -> str:
+        """What the margins are called."""
+        return CROSSFIT if self.grouped else CROSSFIT_RANDOM
 
 
 def crossfit(run: Run, config: TrainConfig, folds: Folds, progress: Progress) -> dict[str, Any]:
     """Cross-fit a run's pairs and keep the margins as a signal of the run.
 
     Returns:
-        counts, folds, seconds, and where the pairs were left out why.
+        counts: pairs `trained` and, by reason, left out; folds; signal: its name; agreement: share of positive margins;
+        seconds.
 
     Raises:
         ConfigError: fewer groups than folds. RunError: the run holds no pairs. ModelError: the model is at fault.
@@ -82,11 +90,16 @@ def crossfit(run: Run, config: TrainConfig, folds: Folds, progress: Progress) ->
     pairs, counts = prepared(run, config, source, as_labelled(run.count_pairs()), folder)
     fold_N = assign(group_codes(run, pairs, folds), folds.count, config.seed)
     margin_N = out_of_fold(config, source, device, pairs, fold_N, folder, progress)
-    table = pairs.columns("pair_id", "row").append_column(SIGNAL, nullable(margin_N))
+    table = pairs.columns("pair_id", "row").append_column(folds.signal, nullable(margin_N))
     made = {"ingest": run.require("ingest")["fingerprint"], "folds": asdict(folds), "model": source.spec, "key": key}
-    write_table(run.table_path(SIGNAL), table, made)
-    agreement = float((margin_N > 0).mean())
-    return {"counts": counts, "folds": asdict(folds), "agreement": agreement, "seconds": time.monotonic() - started}
+    write_table(run.table_path(CROSSFIT), table, made)
+    return {
+        "counts": counts,
+        "folds": asdict(folds),
+        "signal": folds.signal,
+        "agreement": float((margin_N > 0).mean()),
+        "seconds": time.monotonic() - started,
+    }
 
 
 def _counting(config: TrainConfig) -> dict[str, Any]:
@@ -147,10 +160,13 @@ def out_of_fold(
     progress: Progress,
 ) -> Floats:
     """Margins (N,) of every pair under the model that was trained without its fold."""
-    say(f"crossfit: {cost(config, source, device, pairs, int(fold_N.max()) + 1, folder)}")
+    folds = range(int(fold_N.max()) + 1)
+    files = [folder / f"fold-{fold:02d}.parquet" for fold in folds]
+    if to_do := [fold_N == fold for fold in folds if read_metadata(files[fold]) is None]:
+        say(f"crossfit: {cost(config, source, device, pairs, to_do, folder)}")
     margin_N = np.full(len(pairs), np.nan)
-    for fold in range(int(fold_N.max()) + 1):
-        held_N, file = fold_N == fold, folder / f"fold-{fold:02d}.parquet"
+    for fold, file in zip(folds, files, strict=True):
+        held_N = fold_N == fold
         if read_metadata(file) is None:
             margins = _judge_fold(config, source, device, pairs, held_N, folder, progress)
             write_table(file, pa.table({"margin": margins}), {"fold": fold})
@@ -181,14 +197,28 @@ def updates(config: TrainConfig, pairs: int) -> int:
     return config.max_steps or math.ceil(config.epochs * math.ceil(pairs / config.batch_size))
 
 
-def cost(config: TrainConfig, source: ModelSource, device: Device, pairs: Pairs, folds: int, folder: Path) -> str:
-    """What K trainings take, in tokens, and in minutes as one batch lets expect."""
-    total = int(pairs.lengths().sum())
-    learned = round(total * (folds - 1) * updates(config, len(pairs)) * config.batch_size / len(pairs))
+def cost(
+    config: TrainConfig,
+    source: ModelSource,
+    device: Device,
+    pairs: Pairs,
+    held_out: Sequence[NDArray[np.bool_]],
+    folder: Path,
+) -> str:
+    """What trainings without these folds take, in tokens, and in minutes as one batch lets expect.
+
+    Args:
+        held_out: which pairs each leaves out, (N,) each.
+    """
+    length_N = pairs.lengths()
+    judged = sum(int(length_N[held_N].sum()) for held_N in held_out)
+    visits = [updates(config, int((~held_N).sum())) * config.batch_size for held_N in held_out]
+    learned = round(sum(count * length_N[~held_N].mean() for count, held_N in zip(visits, held_out, strict=True)))
     speed = tokens_per_second(config, source, device, pairs, folder)
+    minutes = (learned + judged / 3) / speed / 60
     return (
-        f"{folds} trainings without a fold each, {learned:,} tokens to learn from and {total:,} to judge: about "
-        f"{(learned + total / 3) / speed / 60:,.0f} minutes at {speed:,.0f} tokens/s"
+        f"{len(held_out)} trainings without a fold each, {learned:,} tokens to learn from and {judged:,} to judge: "
+        f"about {minutes:,.0f} minutes at {speed:,.0f} tokens/s"
     )
 
 
@@ -200,5 +230,5 @@ def tokens_per_second(config: TrainConfig, source: ModelSource, device: Device, 
     for _ in range(2):
         started = time.monotonic()
         batch = cast("Any", trainer.collate([few[at] for at in range(len(few))]))
-        trainer.training_step(cast("torch.nn.Module", trainer.model), batch)
+        float(trainer.training_step(cast("torch.nn.Module", trainer.model), batch))  # waits for the device
     return float(few.lengths().sum()) / (time.monotonic() - started)

@@ -95,6 +95,7 @@ def columns_of_file(run: Run, config: TrainConfig) -> PairColumns:
     """
     with RunView(run.path) as view:
         found = {name: _extract(view, column) for name, column in _EXPORTED.items()}
+        tokens = [_extract(view, f"{side}_tokens") for side in ("chosen", "rejected")]
         _check_ids(view)
         tie_N = view.table("pairs", ["tie"])["tie"].to_numpy(dtype=bool)
         if found["weight"] is not None:
@@ -110,7 +111,12 @@ def columns_of_file(run: Run, config: TrainConfig) -> PairColumns:
     if p_flip_N is not None:
         treated = replace(treated, p_flip_N=np.nan_to_num(p_flip_N))
     target_N = _own_targets(found["target_margin"], _settings_of_file(run), config)
-    return PairColumns(treated, target_N, _own_reference(run, found["reference_chosen"], found["reference_rejected"]))
+    reference_N2 = _own_reference(run, found["reference_chosen"], found["reference_rejected"])
+    return PairColumns(treated, target_N, reference_N2, None if reference_N2 is None else _counted(tokens))
+
+
+def _counted(tokens: list[Floats | None]) -> Floats | None:
+    return None if tokens[0] is None or tokens[1] is None else np.stack([tokens[0], tokens[1]], axis=1)
 
 
 def _own_reference(run: Run, chosen_N: Floats | None, rejected_N: Floats | None) -> Floats | None:

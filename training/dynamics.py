@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from curate.imported import IN_SAMPLE
 from curate.store import write_table
 from training.data import Pairs
 
@@ -103,8 +104,8 @@ _SUMMARISE = """
 """
 
 
-def signals(folder: Path, pairs: Pairs, prefix: str) -> pa.Table:
-    """The summary as signals of the run: `pair_id`, `row`, and a column `PREFIX_name` for each number.
+def signals(folder: Path, pairs: Pairs) -> pa.Table:
+    """The summary as signals of the run: `pair_id`, `row`, and a column `in_sample_…` for each number.
 
     Margins agree with the label as it stands in the data, also where the training turned a pair round. Copies of a pair
     share one row, for they share their id: their mean, at the first one's place.
@@ -113,6 +114,6 @@ def signals(folder: Path, pairs: Pairs, prefix: str) -> pa.Table:
     keys = pairs.columns("pair_id", "row", "swapped").to_pandas()
     sign_N = np.where(keys["swapped"], -1.0, 1.0)
     for name in SUMMARY:
-        keys[f"{prefix}_{name}"] = summary[name].to_numpy() * (sign_N if name in _MARGINS else 1.0)
+        keys[f"{IN_SAMPLE}{name}"] = summary[name].to_numpy() * (sign_N if name in _MARGINS else 1.0)
     means = keys.groupby("pair_id", sort=False).agg({"row": "first", **dict.fromkeys(keys.columns[3:], "mean")})
     return pa.Table.from_pandas(means.reset_index(), preserve_index=False).replace_schema_metadata()

@@ -18,6 +18,7 @@ from training.adapters import load
 from training.config import TrainConfig
 from training.data import Pairs
 from training.dynamics import Recorder
+from training.losses import loss_named
 from training.margins import target_margins
 from training.trainer import PairTrainer
 
@@ -128,6 +129,5 @@ def targets_name(config: TrainConfig, pairs: Pairs) -> str:
     """Which target margins the loss trains with."""
     if config.targets != "auto":
         return config.targets
-    if config.is_gamma_po:
-        return "column" if np.isfinite(pairs.columns("target_margin")["target_margin"].to_numpy()).any() else "online"
-    return "dynamic_beta" if config.loss == "beta_dpo" else "constant"
+    has_column = config.is_gamma_po and np.isfinite(pairs.columns("target_margin")["target_margin"].to_numpy()).any()
+    return "column" if has_column else loss_named(config.loss).targets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,16 @@ class Follower(Advance):
         """Numbers of some updates, or of the held-out pairs."""
         logs = logs or {}
         with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+            stream.write(json.dumps(finite({"step": state.global_step, **logs})) + "\n")
         if line := describe(logs):
             self.progress.say(f"update {state.global_step} of {state.max_steps}: {line}")
+
+
+def finite(value: Any) -> Any:
+    """Numbers as JSON has them: null for NaN and infinities."""
+    if isinstance(value, dict):
+        return {name: finite(it) for name, it in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def describe(logs: dict[str, Any]) -> str:

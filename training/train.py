@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +34,7 @@ from curate.errors import ConfigError, InputError, RunError, storage_errors
 from curate.models import Device, ModelSource
 from curate.pairs import ingest
 from curate.progress import progress_bar, say
+from curate.readers import find_files, sha256
 from curate.scoring import make_encoder
 from curate.store import Run, atomic_path, fingerprint, write_table
 from training.adapters import save_model, save_shards
@@ -43,11 +43,10 @@ from training.config import TrainConfig
 from training.data import PairColumns, Pairs, Prepared, columns_of_file, columns_of_run, prepare
 from training.dynamics import Recorder, signals
 from training.fitting import choose_device, make_arguments, make_trainer, targets_name
-from training.following import Follower
+from training.following import Follower, finite
 from training.references import with_reference
-from training.trainer import PairTrainer, last_checkpoint, saving
+from training.trainer import PairTrainer, last_checkpoint, remove_torn, saving
 
-IN_SAMPLE = "in_sample"  # prefix of signals whose model saw the labels that they judge
 _MADE_BEFORE = ("pairs.json", "held_out.json", "before.json", "metrics.jsonl")
 _CHANGES_NOTHING = ("log_every", "report_to", "keep_checkpoints", "device", "workers", "dynamics", "merge")
 
@@ -173,8 +172,14 @@ def _describe(job: Job, run: Run) -> dict[str, Any]:
             "stages": {name: record and record["fingerprint"] for name, record in records.items()},
         },
     }
+    if job.config.eval_data is not None:
+        described["data"]["held_out"] = {path: sha256(path) for path in find_files((job.config.eval_data,))}
+    if job.config.reference is not None:
+        described["reference"] = models.describe(models.resolve(job.config.reference, say))
     counting = {name: value for name, value in settings.items() if name not in _CHANGES_NOTHING}
-    return {"fingerprint": fingerprint([counting, described["model"], described["data"]["stages"]]), **described}
+    made_of = [counting, described["model"], described["data"]["stages"]]
+    made_of += [described["data"].get("held_out"), described.get("reference")]
+    return {"fingerprint": fingerprint(made_of), **described}
 
 
 def _difference(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -254,8 +259,7 @@ def _fit(job: Job, trainer: PairTrainer, *, own_reference: bool) -> tuple[dict[s
     checkpoints = job.output / "checkpoints"
     resumed = last_checkpoint(checkpoints)
     if job.world.rank == 0:
-        for torn in {path for path in checkpoints.glob("checkpoint-*") if not (path / "whole").exists()}:
-            shutil.rmtree(torn)
+        remove_torn(checkpoints)
     updates = -(-len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps)
     step = int(resumed.name.removeprefix("checkpoint-")) if resumed else 0
     if trainer.recorder is not None:
@@ -285,7 +289,7 @@ def _before(job: Job, trainer: PairTrainer, resumed: Path | None, *, own_referen
         found: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
         return found
     judged = trainer.judge(trainer.held_out)
-    if own_reference:
+    if own_reference and not job.config.loss_settings.length_weight:
         judged = replace(judged, margin_N=np.zeros_like(judged.margin_N))  # what is left is rounding
     found = judged.metrics()
     if job.world.rank == 0:
@@ -340,10 +344,10 @@ def _finish(
         if trainer.is_fsdp_enabled:
             save_shards(trainer, job.model, tokenizer, job.output, config)
         elif job.world.rank == 0:
-            save_model(trainer.model, tokenizer, job.output, config)
+            save_model(trainer.model, job.model, tokenizer, job.output, config)
     if job.world.rank == 0:
         if trainer.recorder is not None:
-            write_table(job.output / "signals.parquet", signals(job.output / "dynamics", trainer.pairs, IN_SAMPLE))
+            write_table(job.output / "signals.parquet", signals(job.output / "dynamics", trainer.pairs))
         described = json.loads((job.output / "training.json").read_text(encoding="utf-8"))
         write_card(job.output / "README.md", described, report)
         _write_json(job.output / "report.json", report)
@@ -353,4 +357,4 @@ def _finish(
 
 def _write_json(file: Path, value: Any) -> None:
     with atomic_path(file) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -216,6 +216,13 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
 
 
+def remove_torn(folder: Path) -> None:
+    """Delete checkpoints that were cut off."""
+    for path in folder.glob("checkpoint-*"):
+        if not (path / _WHOLE).exists():
+            shutil.rmtree(path)
+
+
 def sync(folder: Path) -> None:
     """Let the disk have all files of a folder."""
     for path in (*folder.iterdir(), folder):

@@ -32,7 +32,8 @@ class CompareConfig:
     arms: names from `ARMS`; those that need the truth are left out where it is not known.
     seeds: how many splits, plantings and trainings of each arm.
     plant: rate of random flips among the pairs that are trained on; 0 plants none.
-    truth: a column of the data that is true (or 1) where a label is known to be wrong.
+    truth: a column of the data that is true (or 1) where a label is known to be wrong, or `column=value`: wrong where
+        it has that value. The held-out pairs are judged by what is known to be right.
     held_out: share of the prompts.
     folds: of the evidence: `grouped` by prompt, as the diagnosis has it, or `random`, which may use other pairs of the
         same prompt, and so finds more in pairs that share prompts.
@@ -52,6 +53,11 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if unknown := [arm for arm in self.arms if arm not in ARMS]:
             raise ConfigError(f"--arms has {unknown[0]!r}: choose from {', '.join(ARMS)}")
+        if len(set(self.arms)) < len(self.arms):
+            raise ConfigError(f"--arms {','.join(self.arms)} names an arm twice")
+        for name, count in (("--pairs", self.pairs), ("--max-tokens", self.max_tokens)):
+            if count is not None and count < 1:
+                raise ConfigError(f"{name} is {count}: it must be 1 or more")
         for name, value, low, high in (("plant", self.plant, 0.0, 0.5), ("held-out", self.held_out, 0.01, 0.9)):
             if not low <= value <= high:
                 raise ConfigError(f"--{name} is {value}: it must lie between {low} and {high}")
@@ -68,7 +74,8 @@ class World:
     """Pairs of one seed.
 
     held_out_N, learned_N: which pairs are judged and trained on.
-    swap_N: whose label was turned round. flipped_N: whose label is wrong; None where unknown.
+    swap_N: whose sides change places: planted flips, and held-out pairs that are known to be wrong.
+    flipped_N: whose label is wrong; None where unknown.
     """
 
     held_out_N: Mask
@@ -101,7 +108,12 @@ def make_world(evidence: Evidence, chosen_N: Mask, known_N: Mask | None, what: C
     none_N = np.zeros(len(apart_N), dtype=bool)
     found = Diagnosed(p_flip_N, (np.nan_to_num(p_flip_N) >= 0.5) & fit.can_tell, none_N)
     flipped_N = swap_N if what.plant else known_N
-    return World(apart_N & chosen_N, training.learns_N & chosen_N, swap_N, flipped_N, found)
+    if known_N is not None:
+        swap_N = swap_N | (apart_N & known_N)
+    world = World(apart_N & chosen_N, training.learns_N & chosen_N, swap_N, flipped_N, found)
+    if not (world.held_out_N.any() and world.learned_N.any()):
+        raise RunError("no pair is left to train on, or none to judge: raise --pairs, --max-tokens or --held-out")
+    return world
 
 
 def treat(arm: str, world: World, seed: int) -> Treated:
@@ -127,4 +139,5 @@ def noise_left(treated: Treated, world: World) -> float | None:
     turned_N = treated.swap_N ^ world.swap_N
     wrong_N = world.flipped_N ^ turned_N
     share_N = np.where(wrong_N, 1 - treated.p_flip_N, treated.p_flip_N)
-    return float(np.average(share_N[kept_N], weights=treated.weight_N[kept_N]))
+    weight_M = treated.weight_N[kept_N]
+    return float(np.average(share_N[kept_N], weights=weight_M)) if weight_M.any() else None

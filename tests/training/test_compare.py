@@ -6,11 +6,16 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from curate.cli import app
 from curate.errors import ConfigError
+from training import compare as module
+from training.compare import COMPARE_DEFAULTS, arm_config
 from training.comparison import as_text, plot, summarise
+from training.config import TrainConfig
+from training.margins import target_margins
 from training.treatments import Diagnosed
 from training.worlds import ARMS, CompareConfig, World, noise_left, treat
 
@@ -135,11 +140,36 @@ def test_the_plot_shows_each_seed_and_the_mean():
         ({"held_out": 1.0}, "--held-out is 1.0"),
         ({"seeds": 0}, "--seeds is 0"),
         ({"plant": 0.2, "truth": "wrong"}, "exclude each other"),
+        ({"arms": ("raw", "raw")}, "--arms raw,raw names an arm twice"),
+        ({"pairs": 0}, "--pairs is 0"),
+        ({"folds": "some"}, "--evidence is 'some'"),
     ],
 )
 def test_impossible_settings(settings, message):
     with pytest.raises(ConfigError, match=message):
         CompareConfig(**settings)
+
+
+def test_gamma_differs_from_raw_in_its_margins_alone():
+    raw = TrainConfig(**COMPARE_DEFAULTS)
+    gamma = arm_config("gamma", raw)
+    assert (raw.loss, gamma.loss, gamma.targets) == ("dpo_norm", "gamma_dpo", "online")
+    assert (gamma.loss_settings.margin, gamma.loss_settings.beta) == ("dpo_norm", 10.0)
+    found = target_margins("online", gamma.loss_settings, tau=gamma.tau)(torch.linspace(-8, 8, 50), {})
+    assert found.target_margin_B.max() / found.target_margin_B.min() > 1.3
+    assert arm_config("drop", raw) == raw
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "ipo"}, "γ-PO has no ipo; choose --loss dpo, dpo_norm, simpo"),
+        ({"loss": "dpo", "beta": 0.1}, "γ0/τ is 0.004, so no γ could differ from γ0 by more than 0.4%"),
+    ],
+)
+def test_what_would_be_no_gamma_po_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        arm_config("gamma", TrainConfig(**{**COMPARE_DEFAULTS, **settings}))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +194,7 @@ def options(tiny_policy, *more):
     return ("--model", tiny_policy, "--device", "cpu", "--epochs", 1, "--seeds", 2, "--set", "lora_rank=2", *more)
 
 
-def test_a_comparison(audited, tiny_policy):
+def test_a_comparison(audited, tiny_policy, monkeypatch):
     arms = "raw,drop,flip,soft,weights,gamma,random_drop,oracle_drop"
     words = ("compare", audited, *options(tiny_policy, "--plant", 0.3, "--arms", arms))
     text = call(*words)
@@ -178,9 +208,13 @@ def test_a_comparison(audited, tiny_policy):
     assert (table.loc[table["arm"] == "oracle_drop", "noise"] == 0).all()
     sizes = table.set_index(["arm", "seed"])["trained"]
     assert (sizes["drop"] == sizes["random_drop"]).all()
+    assert (sizes["oracle_drop"] < sizes["raw"]).all()
+    losses = table.set_index(["arm", "seed"])["loss"]
+    assert (losses["gamma"] != losses["raw"]).all()
     assert (raw["trained"] + raw["held_out"] == 60).all()
-    assert table["accuracy"].between(0, 1).all()
-    assert call(*words) == text  # what is done is not done again
+    monkeypatch.delattr(module, "make_trainer")  # what is done is not done again, with fewer arms neither
+    assert call(*words) == text
+    assert "| gamma |" not in call("compare", audited, *options(tiny_policy, "--plant", 0.3, "--arms", "raw,drop"))
 
 
 def test_the_truth_may_be_a_column(audited, tiny_policy):
@@ -189,5 +223,7 @@ def test_the_truth_may_be_a_column(audited, tiny_policy):
     assert [row["arm"] for row in found] == ["raw", "oracle_drop"]
     assert 0.1 < found[0]["noise"] < 0.4
     assert found[1]["noise"] == 0
+    by_value = options(tiny_policy, "--truth", "wrong=true", "--arms", "raw,oracle_drop", "--pairs", 50, "--json")
+    assert [row["noise"] for row in json.loads(call("compare", audited, *by_value))] == [row["noise"] for row in found]
     with pytest.raises(ConfigError, match="--truth prompt"):
         call("compare", audited, *options(tiny_policy, "--truth", "prompt"))

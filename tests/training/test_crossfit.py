@@ -118,7 +118,7 @@ def test_every_pair_is_judged_by_a_model_that_did_not_see_it(audited, config, mo
 
     monkeypatch.setattr(module, "make_trainer", watched)
     run, progress = Run.open(audited), Counting()
-    facts = crossfit(run, config, Folds(3), progress)
+    facts = crossfit(run, config, Folds(3, grouped=False), progress)
     assert facts["counts"] == {"trained": 36}
     assert len(seen) == 3
     assert all(not learned & held and len(learned | held) == 36 for learned, held in seen)
@@ -128,21 +128,24 @@ def test_every_pair_is_judged_by_a_model_that_did_not_see_it(audited, config, mo
     assert all(pair <= held or not pair & held for pair in together for _, held in seen)
     table = pq.read_table(run.table_path("crossfit"))
     assert table["row"].to_pylist() == list(range(36))
-    assert np.isfinite(table["crossfit"].to_numpy()).all()
-    assert facts["agreement"] == (table["crossfit"].to_numpy() > 0).mean()
+    assert np.isfinite(table["crossfit_random_folds"].to_numpy()).all()
+    assert facts["agreement"] == (table["crossfit_random_folds"].to_numpy() > 0).mean()
 
 
 def test_what_is_done_is_not_done_again(audited, config, monkeypatch):
     run = Run.open(audited)
     crossfit(run, config, Folds(3), Quiet())
     before = pq.read_table(run.table_path("crossfit"))
-    (fold,) = (run.path / "crossfit").glob("*/fold-01.parquet")
-    fold.unlink()
+    key = read_metadata(run.table_path("crossfit"))["key"]
+    (run.path / "crossfit" / key / "fold-01.parquet").unlink()
     judged = []
     again = module._judge_fold
     monkeypatch.setattr(module, "_judge_fold", lambda *args: judged.append(1) or again(*args))
     crossfit(run, config, Folds(3), Quiet())
     assert len(judged) == 1
+    judged.clear()
+    crossfit(run, config, Folds(3), Quiet())
+    assert judged == []
     assert pq.read_table(run.table_path("crossfit")).equals(before)
 
 
@@ -152,18 +155,31 @@ def test_grouped_folds_keep_a_prompt_together(audited, config):
         run, config, module.models.resolve(config.model), module.as_labelled(36), audited / "crossfit"
     )
     assert len(np.unique(group_codes(run, pairs, Folds(3, grouped=True)))) == 12
-    assert len(np.unique(group_codes(run, pairs, Folds(3)))) == 34
+    assert len(np.unique(group_codes(run, pairs, Folds(3, grouped=False)))) == 34
 
 
 def test_the_diagnosis_takes_it(audited, config, tiny_policy):
     text = call("crossfit", audited, "--folds", 3, "--model", tiny_policy, "--device", "cpu", "--epochs", 1)
     assert "36 pairs have an out-of-fold margin" in text
-    assert "the diagnosis uses it" in text
+    assert "the diagnosis has it as crossfit" in text
     assert "tokens to learn from" in text
     with RunView(audited) as view:
         kept = pq.read_table(audited / "crossfit.parquet")["crossfit"].to_pylist()
         assert view.table("signals", ["crossfit"])["crossfit"].tolist() == kept
-        assert view.stage("diagnose")["signals"]["crossfit"] == "imported"
+        assert view.stage("diagnose")["signals"]["crossfit"] == "margins of policies that were trained on other prompts"
+        assert "given" in view.columns("signals")  # so it is fused
+
+
+def test_margins_of_random_folds_are_shown_and_not_fused(audited, tiny_policy):
+    (audited / "crossfit.parquet").unlink()
+    call("diagnose", audited)
+    with RunView(audited) as view:
+        before = view.table("diagnosis", ["p_flip"])["p_flip"].tolist()
+    call("crossfit", audited, "--folds", 2, "--random", "--model", tiny_policy, "--device", "cpu", "--epochs", 1)
+    with RunView(audited) as view:
+        assert view.table("signals", ["crossfit_random_folds"]).notna().all(axis=None)
+        assert "given" not in view.columns("signals")
+        assert view.table("diagnosis", ["p_flip"])["p_flip"].tolist() == before
 
 
 def test_margins_of_other_pairs_are_not_taken(audited, config, tmp_path, tiny_policy):

@@ -196,7 +196,7 @@ def test_signals_are_about_the_label_as_it_stands_in_the_data(tmp_path):
     pairs = write_pairs(tmp_path / "pairs.arrow", "abcd", held_out=[1], swapped=[2])
     visited = [(index, step, step / 2, margin) for index in (0, 2) for step, margin in ((0, 3.0), (2, -1.0))]
     keep(tmp_path / "dynamics", *visited)
-    found = signals(tmp_path / "dynamics", pairs, "in_sample")
+    found = signals(tmp_path / "dynamics", pairs)
     assert found.column_names == ["pair_id", "row", *SIGNALS]
     assert (found["pair_id"].to_pylist(), found["row"].to_pylist()) == (["a", "c", "d"], [0, 10, 15])
     values = [[row[name] for name in SIGNALS] for row in found.to_pylist()]
@@ -206,7 +206,7 @@ def test_signals_are_about_the_label_as_it_stands_in_the_data(tmp_path):
 def test_copies_of_a_pair_share_a_row(tmp_path):
     pairs = write_pairs(tmp_path / "pairs.arrow", "abac")
     keep(tmp_path / "dynamics", (0, 0, 0.0, 1.0), (1, 0, 0.0, 5.0), (2, 0, 0.0, 2.0))
-    found = signals(tmp_path / "dynamics", pairs, "in_sample").to_pydict()
+    found = signals(tmp_path / "dynamics", pairs).to_pydict()
     assert (found["pair_id"], found["row"], found["in_sample_mean"]) == (["a", "b", "c"], [0, 5, 15], [1.5, 5, None])
 
 
@@ -238,7 +238,7 @@ def test_diagnose_shows_the_signals_and_is_not_moved_by_them(run, tmp_path):
     ids = plain["pair_id"].tolist()
     pairs = write_pairs(tmp_path / "pairs.arrow", ids[::-1], held_out=[0], swapped=[1])
     keep(tmp_path / "dynamics", *[(at, step, step / 9, 100.0 * (at % 2) - 50) for at in range(60) for step in range(9)])
-    table = signals(tmp_path / "dynamics", pairs, "in_sample")
+    table = signals(tmp_path / "dynamics", pairs)
     write_table(tmp_path / "signals.parquet", table)
     seen, again, shown = diagnosed(run, tmp_path / "signals.parquet")
     pd.testing.assert_frame_equal(again, diagnosis)
