@@ -52,10 +52,14 @@ def letters(row):
 
 def trained_by_trl(trl, policy, rows, folder, loss):
     """Losses and gradient norms of every update."""
-    from datasets import Dataset
-
     cpo = trl.experimental.cpo
     kind, config = (cpo.CPOTrainer, cpo.CPOConfig) if loss == "simpo" else (trl.DPOTrainer, trl.DPOConfig)
+    return trained_as(kind, config, policy, rows, folder, **TRLS[loss])
+
+
+def trained_as(kind, config, policy, rows, folder, *, adapter=None, **loss):
+    from datasets import Dataset
+
     settings = {
         "per_device_train_batch_size": 2,
         "gradient_accumulation_steps": 2,
@@ -80,9 +84,10 @@ def trained_by_trl(trl, policy, rows, folder, loss):
     tokenizer.bos_token, tokenizer.pad_token = None, "<|begin|>"  # CPO would put it before the template's text
     trainer = kind(
         transformers.AutoModelForCausalLM.from_pretrained(policy),
-        args=config(output_dir=str(folder), **settings, **TRLS[loss]),
+        args=config(output_dir=str(folder), **settings, **loss),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
+        **(adapter or {}),
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
@@ -102,6 +107,30 @@ def test_every_update_equals_trls(loss, lab, trl, tmp_path):
         # a loss of robust_dpo crosses 0, where only the absolute error says something
         assert lab.losses(tmp_path / batching) == pytest.approx(expected, rel=1e-5, abs=1e-6)
         assert list(lab.logged(tmp_path / batching, "grad_norm").values()) == pytest.approx(norms, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ours", "trls", "reference_free"),
+    [
+        ({"loss": "gamma_dpo", "margin": "dpo", "beta": 0.1}, {"loss_type": "sigmoid", "beta": 0.1}, False),
+        ({"loss": "gamma_dpo"}, {"loss_type": "sigmoid_norm", "beta": 10.0}, False),
+        ({"loss": "gamma_simpo"}, {"loss_type": "sigmoid_norm", "beta": 10.0}, True),
+    ],
+)
+def test_target_margins_and_weights_through_the_adapter_equal_ours(ours, trls, reference_free, lab, trl, tmp_path):
+    from training.trl import GammaDPOTrainer
+
+    gamma0 = 0.4 * trls["beta"]
+    shares = [0.6, 1.4, 1.1, 0.9] * 5
+    rows = lab.rows(20, target_margin=[gamma0 * share for share in shares], weight=shares[::-1])
+    adapter = {"gamma0": gamma0, "weighted": True, "reference_free": reference_free}
+    settings = {"precompute_ref_log_probs": True, **trls}
+    expected, norms = trained_as(
+        GammaDPOTrainer, trl.DPOConfig, lab.policy, rows, tmp_path / "trl", adapter=adapter, **settings
+    )
+    lab.train(lab.write(tmp_path / "pairs.jsonl", rows), tmp_path / "ours", epochs=2.0, targets="column", **ours)
+    assert lab.losses(tmp_path / "ours") == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert list(lab.logged(tmp_path / "ours", "grad_norm").values()) == pytest.approx(norms, rel=1e-4)
 
 
 # --- against a plain loop in float64 ---
