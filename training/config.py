@@ -54,7 +54,7 @@ class TrainConfig:
         dtype: `auto` is bfloat16 on CUDA (float32 weights unless LoRA's base), float32 on a CPU.
     Evaluation and files
         eval_share: of the prompts, held out. eval_data: pairs in a file of their own instead.
-        eval_every, save_every: updates; None is once an epoch.
+        eval_every, save_every: updates; None is once an epoch, and ten checkpoints a training.
         early_stop: stop after so many evaluations without a lower loss on the held-out pairs; the best model is kept.
         keep_checkpoints, log_every (updates), report_to (`none`, `tensorboard`, `wandb`, …).
         dynamics: keep the margin of every pair at every visit.

@@ -22,6 +22,8 @@ from training.losses import loss_named
 from training.margins import target_margins
 from training.trainer import PairTrainer
 
+_CHECKPOINT_SHARE = 0.1  # of the updates, from one checkpoint to the next
+
 
 def choose_device(config: TrainConfig) -> Device:
     """Where it is trained; bfloat16 on CUDA and float32 on a CPU, unless the settings say otherwise."""
@@ -49,6 +51,7 @@ def make_arguments(
         raise ConfigError(
             f"batch_size {config.batch_size} is not a multiple of micro_batch {config.micro_batch}"
             + (f" × {world} processes" if world > 1 else "")
+            + ": set --micro-batch too"
         )
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
@@ -88,12 +91,13 @@ def _fsdp_recomputes() -> bool:
 
 
 def _keeping(config: TrainConfig) -> dict[str, Any]:
-    save_every = config.save_every if config.early_stop is None else config.eval_every  # the best one must be kept
+    by_epoch = config.early_stop is not None and config.eval_every is None  # the best one must be kept
+    save_every = config.save_every if config.early_stop is None else config.eval_every
     return {
         "eval_strategy": "no" if not config.has_held_out else "steps" if config.eval_every else "epoch",
         "eval_steps": config.eval_every,
-        "save_strategy": "steps" if save_every else "epoch",
-        "save_steps": save_every or 500,
+        "save_strategy": "epoch" if by_epoch else "steps",
+        "save_steps": save_every or _CHECKPOINT_SHARE,
         "load_best_model_at_end": config.early_stop is not None,
         "metric_for_best_model": "loss" if config.early_stop is not None else None,
     }

@@ -132,5 +132,5 @@ def test_processes_that_do_not_fit(workers, batch_size, told, lab, monkeypatch, 
 
 def test_a_batch_that_micro_batches_do_not_fill(lab, tmp_path):
     data = lab.write(tmp_path / "pairs.jsonl", lab.rows(8))
-    with pytest.raises(ConfigError, match=r"batch_size 7 is not a multiple of micro_batch 2$"):
+    with pytest.raises(ConfigError, match="batch_size 7 is not a multiple of micro_batch 2: set --micro-batch too"):
         lab.train(data, tmp_path / "out", batch_size=7)

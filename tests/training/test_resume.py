@@ -115,7 +115,7 @@ def test_other_settings_or_data_want_another_folder(killed, lab, tmp_path):
         lab.train(killed.data, killed.cut, **{**killed.settings, "tau": 2.0})
     assert "\n" not in str(caught.value)
     other = lab.write(tmp_path / "other.jsonl", lab.rows(26, seed=1))
-    with pytest.raises(RunError, match=r"this run holds .*pairs\.jsonl; choose another folder with -o") as caught:
+    with pytest.raises(RunError, match=r"holds a training on other data: choose another -o") as caught:
         lab.train(other, killed.cut, **killed.settings)
     assert "\n" not in str(caught.value)
 
