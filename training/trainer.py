@@ -28,7 +28,7 @@ from training.data import Pairs
 from training.dynamics import Recorder
 from training.evaluation import Judged, accuracy, judge
 from training.losses import PairLogProbs, loss_named, reward_margin
-from training.margins import TargetMargins, gather_pairs
+from training.margins import ConstantMargin, OnlineMargins, TargetMargins, gather_pairs
 
 _STATE = "target_margins.pt"
 _PATIENCE = "early_stopping_patience_counter"
@@ -64,6 +64,9 @@ class PairTrainer(transformers.Trainer):
         self.config, self.pairs, self.held_out, self.targets, self.recorder = config, pairs, held_out, targets, recorder
         self.loss_function, self.settings = loss_named(config.loss), config.loss_settings
         self.collate = collate_packed if config.batching == "packed" else collate_padded
+        # γ that drifts with the batches would make losses of different evaluations incomparable
+        drifts = isinstance(targets, OnlineMargins)
+        self.judging: TargetMargins = ConstantMargin(self.settings.gamma0) if drifts else targets
         self._seen: list[Tensor] = []
         super().__init__(model, arguments, train_dataset=pairs, eval_dataset=held_out, **others)
 
@@ -118,7 +121,8 @@ class PairTrainer(transformers.Trainer):
         """Margins without gradient, and losses, each of shape (B,)."""
         margin_B = reward_margin(logps, self.settings)
         columns = inputs["columns"]
-        target = self.targets(margin_B.detach(), columns, training=model.training)
+        targets = self.targets if model.training else self.judging
+        target = targets(margin_B.detach(), columns, training=model.training)
         weight_B = columns["weight"] if target.weight_B is None else columns["weight"] * target.weight_B
         loss_B = self.loss_function(
             target.scale * margin_B,

@@ -235,8 +235,8 @@ def test_gamma_dpo_at_an_infinite_tau_is_dpo_norm(targets, lab, pairs, tmp_path)
     data = pairs(lab.rows(12))
     lab.train(data, tmp_path / "plain", loss="dpo_norm")
     lab.train(data, tmp_path / "gamma", loss="gamma_dpo", beta=5.0, tau=1e12, targets=targets)
-    assert lab.losses(tmp_path / "gamma") == pytest.approx(lab.losses(tmp_path / "plain"), rel=1e-6)
-    assert torch.allclose(lab.weights(tmp_path / "gamma"), lab.weights(tmp_path / "plain"), rtol=0, atol=1e-6)
+    assert lab.losses(tmp_path / "gamma") == pytest.approx(lab.losses(tmp_path / "plain"), rel=5e-6)  # float32
+    assert torch.allclose(lab.weights(tmp_path / "gamma"), lab.weights(tmp_path / "plain"), rtol=0, atol=5e-6)
 
 
 def test_online_targets_matter_at_the_usual_tau(lab, pairs, tmp_path):
