@@ -85,7 +85,7 @@ def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progre
     if not can_learn(evidence):
         raise RunError(f"{run.path}: {len(evidence.learners)} labelled pairs are too few to compare anything")
     common = {name: value for name, value in asdict(what).items() if name not in ("arms", "seeds")}
-    made = [run.require("weigh")["fingerprint"], models.describe(source), asdict(config), common]
+    made = [run.require("weigh")["fingerprint"], models.describe(source), config.identity, common]
     folder = run.path / "compare" / fingerprint(made)  # more seeds and arms join those that are there
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

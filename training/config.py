@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from training.losses import LossSettings, loss_named
 from training.margins import TARGETS
 from training.treatments import TREATMENTS
 
+#: Settings that change nothing of what is trained.
+CHANGES_NOTHING = ("log_every", "report_to", "keep_checkpoints", "device", "workers", "dynamics", "merge")
 BATCHINGS = ("packed", "length_grouped")
 TRAIN_DTYPES = ("auto", "float32", "bfloat16")
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
@@ -154,6 +156,11 @@ class TrainConfig:
         installed: Any = integration_utils.get_available_reporting_integrations
         _choice("optimizer", self.optimizer, tuple(name.value for name in OptimizerNames))
         _choice("report_to", self.report_to, ("none", "all", *installed()))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that make a training what it is."""
+        return {name: value for name, value in asdict(self).items() if name not in CHANGES_NOTHING}
 
     @property
     def has_held_out(self) -> bool:

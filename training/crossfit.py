@@ -83,7 +83,7 @@ def crossfit(run: Run, config: TrainConfig, folds: Folds, progress: Progress) ->
     """
     started = time.monotonic()
     device, source = choose_device(config), models.resolve(config.model, say)
-    key = fingerprint([run.require("ingest")["fingerprint"], models.describe(source), _counting(config), asdict(folds)])
+    key = fingerprint([run.require("ingest")["fingerprint"], models.describe(source), config.identity, asdict(folds)])
     folder = run.path / "crossfit" / key
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,11 +100,6 @@ def crossfit(run: Run, config: TrainConfig, folds: Folds, progress: Progress) ->
         "agreement": float((margin_N > 0).mean()),
         "seconds": time.monotonic() - started,
     }
-
-
-def _counting(config: TrainConfig) -> dict[str, Any]:
-    unimportant = ("log_every", "report_to", "keep_checkpoints", "device", "workers", "dynamics", "merge")
-    return {name: value for name, value in asdict(config).items() if name not in unimportant}
 
 
 def prepared(

@@ -39,7 +39,7 @@ from curate.scoring import make_encoder
 from curate.store import Run, atomic_path, fingerprint, write_table
 from training.adapters import save_model, save_shards
 from training.card import write_card
-from training.config import TrainConfig
+from training.config import CHANGES_NOTHING, TrainConfig
 from training.data import PairColumns, Pairs, Prepared, columns_of_file, columns_of_run, prepare
 from training.dynamics import Recorder, signals
 from training.fitting import choose_device, make_arguments, make_trainer, targets_name
@@ -48,7 +48,6 @@ from training.references import with_reference
 from training.trainer import PairTrainer, last_checkpoint, remove_torn, saving
 
 _MADE_BEFORE = ("pairs.json", "held_out.json", "before.json", "metrics.jsonl")
-_CHANGES_NOTHING = ("log_every", "report_to", "keep_checkpoints", "device", "workers", "dynamics", "merge")
 
 Report = dict[str, Any]
 
@@ -176,7 +175,7 @@ def _describe(job: Job, run: Run) -> dict[str, Any]:
         described["data"]["held_out"] = {path: sha256(path) for path in find_files((job.config.eval_data,))}
     if job.config.reference is not None:
         described["reference"] = models.describe(models.resolve(job.config.reference, say))
-    counting = {name: value for name, value in settings.items() if name not in _CHANGES_NOTHING}
+    counting = {name: value for name, value in settings.items() if name not in CHANGES_NOTHING}
     made_of = [counting, described["model"], described["data"]["stages"]]
     made_of += [described["data"].get("held_out"), described.get("reference")]
     return {"fingerprint": fingerprint(made_of), **described}
@@ -185,7 +184,7 @@ def _describe(job: Job, run: Run) -> dict[str, Any]:
 def _difference(known: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     before, after = known["settings"], now["settings"]
     changed = [f"{name} {before.get(name)}, now {value}" for name, value in after.items() if before.get(name) != value]
-    return ", ".join(name for name in changed if name.split()[0] not in _CHANGES_NOTHING) or "of other data or model"
+    return ", ".join(name for name in changed if name.split()[0] not in CHANGES_NOTHING) or "of other data or model"
 
 
 @dataclass(frozen=True)
