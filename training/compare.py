@@ -153,6 +153,8 @@ def _truth(view: RunView, column: str) -> Mask:
         path=f"$.{name}",
         **({"wrong": wrong} if sign else {}),
     )
+    if sign and not frame["truth"].fillna(False).any():
+        raise ConfigError(f"--truth {column}: no pair has {name} {wrong!r}")
     if frame["truth"].isna().any():
         at = int(np.flatnonzero(frame["truth"].isna())[0])
         raise ConfigError(f"--truth {column}: pair {at} has {frame['text'][at]!r}, neither true nor false")

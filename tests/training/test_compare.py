@@ -225,5 +225,7 @@ def test_the_truth_may_be_a_column(audited, tiny_policy):
     assert found[1]["noise"] == 0
     by_value = options(tiny_policy, "--truth", "wrong=true", "--arms", "raw,oracle_drop", "--pairs", 50, "--json")
     assert [row["noise"] for row in json.loads(call("compare", audited, *by_value))] == [row["noise"] for row in found]
+    with pytest.raises(ConfigError, match="--truth wrong=typo: no pair has wrong 'typo'"):
+        call("compare", audited, *options(tiny_policy, "--truth", "wrong=typo"))
     with pytest.raises(ConfigError, match="--truth prompt"):
         call("compare", audited, *options(tiny_policy, "--truth", "prompt"))
