@@ -142,6 +142,21 @@ SLICES = pa.schema(
     ]
 )
 
+#: What a bulk decision decided, pair by pair (see `curate.decisions`).
+DECIDED = pa.schema(
+    [
+        *_KEY,  # row: where the pair stood at that time
+        ("copy", pa.int32()),  # of pairs that are the same word for word the first (0), the second (1), …
+        ("action", pa.string()),
+        ("value", pa.float64()),  # of soft and weight, else null
+        ("target_margin", pa.float64()),  # γ_i, where the plan sets it
+        ("reason", pa.string()),
+        ("origin", pa.string()),  # the rule
+        ("margin", pa.float32()),  # at that time
+        ("p_flip", pa.float32()),
+    ]
+)
+
 #: How well planted noise is found: one row for each kind of noise, rate, kind of folds, signal and metric.
 SELFTEST = pa.schema(
     [

@@ -28,7 +28,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -291,9 +291,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
     try:
         with storage_errors(target):
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             os.replace(temporary, target)
-            _sync(target.parent)
+            sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -308,7 +308,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
             for path in (*temporary.iterdir(), temporary):
-                _sync(path)
+                sync(path)
             if target.exists():
                 os.replace(target, discarded)
             try:
@@ -317,7 +317,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 if discarded.exists():
                     os.replace(discarded, target)
                 raise
-            _sync(target.parent)
+            sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(discarded, ignore_errors=True)
@@ -330,7 +330,8 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Force a file, or the names in a folder, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -338,11 +339,18 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def parquet_writer(path: Path, schema: pa.Schema, metadata: Mapping[str, Any] | None = None) -> pq.ParquetWriter:
-    """A Parquet writer with the run's compression; `metadata` goes into the footer under `curate`."""
+def parquet_writer(
+    path: Path, schema: pa.Schema, metadata: Mapping[str, Any] | None = None, repeating: Collection[str] | None = None
+) -> pq.ParquetWriter:
+    """A Parquet writer with the run's compression.
+
+    Args:
+        metadata: goes into the footer under `curate`.
+        repeating: columns whose values repeat; None tries with all of them.
+    """
     if metadata is not None:
         schema = schema.with_metadata({b"curate": json.dumps(metadata).encode()})
-    return pq.ParquetWriter(path, schema, compression="zstd")
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=list(repeating) if repeating else True)
 
 
 def write_table(target: Path, table: pa.Table, metadata: Mapping[str, Any] | None = None) -> None:

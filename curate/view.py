@@ -69,6 +69,10 @@ class RunView:
     ) -> None:
         self._connection.close()
 
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Another connection to the same tables: for another thread, or to put tables of one's own beside them."""
+        return self._connection.cursor()
+
     @property
     def path(self) -> Path:
         """The run's folder."""
