@@ -34,9 +34,9 @@ from curate.scoring import make_encoder
 from curate.store import Run, atomic_path, fingerprint, write_table
 from curate.view import RunView
 from training.comparison import METRICS, plot
-from training.config import TrainConfig
+from training.config import TrainConfig, require_own
 from training.data import PairColumns, Pairs, prepare
-from training.fitting import choose_device, make_arguments, make_trainer
+from training.fitting import choose_device, make_arguments, make_trainer, require_one_process
 from training.following import Advance
 from training.references import with_reference
 from training.treatments import Treated, as_labelled
@@ -77,6 +77,8 @@ def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progre
     Raises:
         RunError: the run is not scored and weighed, or has too few pairs. ConfigError: the settings do not suit it.
     """
+    require_one_process("compare")
+    require_own(config, "compare", treat="auto", eval_share=0.0, eval_data=None, early_stop=None)
     of_arm = {arm: arm_config(arm, config) for arm in what.arms}
     source, device = models.resolve(config.model, say), choose_device(config)
     with RunView(run.path) as view:

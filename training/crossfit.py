@@ -33,9 +33,9 @@ from curate.progress import Progress, say
 from curate.scoring import make_encoder
 from curate.store import Run, fingerprint, nullable, read_metadata, write_table
 from curate.view import RunView
-from training.config import TrainConfig
+from training.config import TrainConfig, require_own
 from training.data import PairColumns, Pairs, prepare
-from training.fitting import choose_device, make_arguments, make_trainer
+from training.fitting import choose_device, make_arguments, make_trainer, require_one_process
 from training.following import Advance
 from training.references import with_reference
 from training.treatments import Treated, as_labelled
@@ -79,9 +79,12 @@ def crossfit(run: Run, config: TrainConfig, folds: Folds, progress: Progress) ->
         seconds.
 
     Raises:
-        ConfigError: fewer groups than folds. RunError: the run holds no pairs. ModelError: the model is at fault.
+        ConfigError: fewer groups than folds, or a setting that means nothing here. RunError: the run holds no pairs.
+        ModelError: the model is at fault.
     """
     started = time.monotonic()
+    require_one_process("crossfit")
+    require_own(config, "crossfit", treat="raw", eval_share=0.0, eval_data=None, early_stop=None)
     device, source = choose_device(config), models.resolve(config.model, say)
     key = fingerprint([run.require("ingest")["fingerprint"], models.describe(source), config.identity, asdict(folds)])
     folder = run.path / "crossfit" / key
@@ -190,6 +193,13 @@ def _judge_fold(
 def updates(config: TrainConfig, pairs: int) -> int:
     """How often the weights change in a training on so many pairs."""
     return config.max_steps or math.ceil(config.epochs * math.ceil(pairs / config.batch_size))
+
+
+def total_visits(run: Run, config: TrainConfig, folds: Folds) -> int:
+    """About how many pairs all trainings see together, for a progress bar."""
+    ingested = run.require("ingest")
+    learned = round((ingested["pairs"] - ingested["ties"]) * (1 - 1 / folds.count))
+    return updates(config, learned) * config.batch_size * folds.count
 
 
 def cost(

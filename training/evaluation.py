@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 BINS = 10
+#: Metrics of `Judged` that mean something where the model is its own reference, so that all margins are 0.
+WITHOUT_MARGIN = ("loss", "likelihood_accuracy")
 
 
 @dataclass(frozen=True)

@@ -245,13 +245,25 @@ def saving(folder: Path) -> Iterator[None]:
         StorageError: the disk is full, read-only or not permitted.
     """
     try:
+        with writing(folder):
+            yield
+    except StorageError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in one line that the disk refuses, whichever library finds out.
+
+    Raises:
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    try:
         with storage_errors(folder):
             yield
-    except (StorageError, SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in _TORCH_CANNOT_WRITE):
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, StorageError):
             raise
         reason = " ".join(str(error).split())
         raise StorageError(
