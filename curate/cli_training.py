@@ -290,8 +290,8 @@ def compare(
     from curate.store import Run
     from training.compare import COMPARE_DEFAULTS, total_visits
     from training.compare import compare as run_compare
-    from training.comparison import as_text, summarise
-    from training.worlds import CompareConfig
+    from training.comparison import as_text, by_arm
+    from training.trials import CompareConfig
 
     own = ("arms", "seeds", "plant", "truth", "held_out", "evidence", "max_tokens", "pairs")
     what = CompareConfig(
@@ -299,7 +299,7 @@ def compare(
     )
     resolved, opened = _resolve(ctx, ("run", *own), COMPARE_DEFAULTS), Run.open(run)
     with progress_bar("comparing", total_visits(opened, resolved, what)) as progress:
-        summary = summarise(run_compare(opened, resolved, what, progress))
+        summary = by_arm(run_compare(opened, resolved, what, progress))
     typer.echo(summary.to_json(orient="records", indent=2) if as_json else as_text(summary))
 
 

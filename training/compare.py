@@ -40,7 +40,7 @@ from training.fitting import choose_device, make_arguments, make_trainer, requir
 from training.following import Advance
 from training.references import with_reference
 from training.treatments import Treated, as_labelled
-from training.worlds import UNUSED, CompareConfig, Mask, World, make_world, noise_left, treat
+from training.trials import UNUSED, CompareConfig, Mask, Trial, make_trial, noise_left, treat
 
 #: Plain loss → the γ-PO loss of the same reward.
 GAMMA_LOSSES = {"dpo": "gamma_dpo", "dpo_norm": "gamma_dpo", "simpo": "gamma_simpo"}
@@ -94,12 +94,12 @@ def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progre
     columns = with_reference(PairColumns(as_labelled(run.count_pairs())), run, config, folder / "data")
     rows = []
     for seed in range(what.seeds):
-        world = make_world(evidence, chosen_N, known_N, what, seed)
+        trial = make_trial(evidence, chosen_N, known_N, what, seed)
         for arm in what.arms:
-            if world.flipped_N is not None or arm != "oracle_drop":
+            if trial.flipped_N is not None or arm != "oracle_drop":
                 seeded = replace(of_arm[arm], seed=config.seed + seed)
                 work = _Arm(run, seeded, source, device, columns, folder, arm, seed)
-                rows.append(work.result(world, progress))
+                rows.append(work.result(trial, progress))
     results = pa.Table.from_pylist(rows, schema=RESULTS)
     write_table(folder / "results.parquet", results, {"config": asdict(config), "compare": asdict(what)})
     frame: pd.DataFrame = results.to_pandas()
@@ -177,22 +177,22 @@ class _Arm:
     arm: str
     seed: int
 
-    def result(self, world: World, progress: Progress) -> dict[str, Any]:
+    def result(self, trial: Trial, progress: Progress) -> dict[str, Any]:
         """A row of `RESULTS`; from its file where the training was done before."""
         file = self.folder / f"{self.seed}-{self.arm}.json"
         if not file.is_file():
-            found = self._train(world, progress)
+            found = self._train(trial, progress)
             with atomic_path(file) as temporary:
                 temporary.write_text(json.dumps(found), encoding="utf-8")
             say(f"seed {self.seed}, {self.arm}: accuracy {found['accuracy']:.3f} on {found['held_out']:,} pairs")
         row: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return row
 
-    def _train(self, world: World, progress: Progress) -> dict[str, Any]:
+    def _train(self, trial: Trial, progress: Progress) -> dict[str, Any]:
         started = time.monotonic()
-        treated = treat(self.arm, world, self.seed)
+        treated = treat(self.arm, trial, self.seed)
         pairs = self._prepare(treated, f"{self.seed}-{self.arm}")
-        held_out = self._prepare(self._only(world), f"{self.seed}-held-out")
+        held_out = self._prepare(self._only(trial), f"{self.seed}-held-out")
         config = self.config
         arguments = make_arguments(config, self.device, self.folder / "logs")
         trainer = make_trainer(config, self.source, self.device, arguments, pairs)
@@ -204,15 +204,15 @@ class _Arm:
             "arm": self.arm,
             "trained": len(pairs),
             "held_out": len(held_out),
-            "noise": noise_left(treated, world),
+            "noise": noise_left(treated, trial),
             **{name: metrics[name] for name in METRICS},
             "seconds": round(time.monotonic() - started, 1),
         }
 
-    def _only(self, world: World) -> Treated:
+    def _only(self, trial: Trial) -> Treated:
         """The held-out pairs, the right way round where that is known."""
-        plain = as_labelled(len(world.held_out_N))
-        return replace(plain, dropped_N=np.where(world.held_out_N, "", UNUSED).astype(object), swap_N=world.swap_N)
+        plain = as_labelled(len(trial.held_out_N))
+        return replace(plain, dropped_N=np.where(trial.held_out_N, "", UNUSED).astype(object), swap_N=trial.swap_N)
 
     def _prepare(self, treated: Treated, name: str) -> Pairs:
         encoder = make_encoder(self.source, replace(self.config.score, policy=self.config.model))

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from curate.charts import ACCENT, FONT, NEUTRAL
-from training.worlds import ARMS
+from training.trials import ARMS
 
 Floats = NDArray[np.float64]
 
 METRICS = ("accuracy", "margin", "loss", "calibration_error")
 
 
-def summarise(results: pd.DataFrame) -> pd.DataFrame:
+def by_arm(results: pd.DataFrame) -> pd.DataFrame:
     """One row an arm: means over the seeds, accuracy with its 95 % interval, and its lead over `raw`, seed by seed.
 
     The interval of an accuracy ends at 0 and 1. lead, recovered: NaN for `raw` itself.
@@ -93,7 +93,7 @@ def _cells(row: Mapping[Any, Any]) -> list[str]:
 
 def plot(results: pd.DataFrame) -> go.Figure:
     """Accuracy on the held-out pairs, a row an arm: each seed, their mean and its 95 % interval."""
-    summary = summarise(results).iloc[::-1]
+    summary = by_arm(results).iloc[::-1]
     figure = go.Figure()
     figure.add_scatter(
         x=results["accuracy"],

@@ -26,7 +26,7 @@ from training.batches import Batch, GlobalBatches, collate_packed, collate_padde
 from training.config import TrainConfig
 from training.data import Pairs
 from training.dynamics import Recorder
-from training.evaluation import Judged, accuracy, judge
+from training.evaluation import Judgement, accuracy, judge
 from training.losses import PairLogProbs, loss_named, reward_margin
 from training.margins import ConstantMargin, OnlineMargins, TargetMargins, gather_pairs
 
@@ -155,7 +155,7 @@ class PairTrainer(transformers.Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def judge(self, pairs: Pairs) -> Judged:
+    def judge(self, pairs: Pairs) -> Judgement:
         """Margins and losses of pairs under the model as it is; every process does its share."""
         return judge(self, cast("torch.nn.Module", self.model_wrapped if self.is_fsdp_enabled else self.model), pairs)
 

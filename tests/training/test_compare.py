@@ -1,4 +1,4 @@
-"""Comparing what helps: worlds and arms by hand, the table by hand, and a comparison of tiny trainings."""
+"""Comparing what helps: trials and arms by hand, the table by hand, and a comparison of tiny trainings."""
 
 import json
 
@@ -13,11 +13,11 @@ from curate.cli import app
 from curate.errors import ConfigError
 from training import compare as module
 from training.compare import COMPARE_DEFAULTS, arm_config
-from training.comparison import as_text, plot, summarise
+from training.comparison import as_text, by_arm, plot
 from training.config import TrainConfig
 from training.margins import target_margins
 from training.treatments import Diagnosed
-from training.worlds import ARMS, CompareConfig, World, noise_left, treat
+from training.trials import ARMS, CompareConfig, Trial, noise_left, treat
 
 WORDS = [
     "the",
@@ -51,11 +51,11 @@ def mask(*places):
 
 #: Pair 0 is held out, pair 5 is none of the compared ones; 1 and 2 were planted, 2 and 3 are called flipped.
 P_FLIP = np.array([np.nan, 0.2, 0.9, 0.6, 0.0, np.nan])
-WORLD = World(mask(0), mask(1, 2, 3, 4), mask(1, 2), mask(1, 2), Diagnosed(P_FLIP, mask(2, 3), BLANK))
+TRIAL = Trial(mask(0), mask(1, 2, 3, 4), mask(1, 2), mask(1, 2), Diagnosed(P_FLIP, mask(2, 3), BLANK))
 
 
 def kept(arm, seed=0):
-    return np.flatnonzero(treat(arm, WORLD, seed).dropped_N == "").tolist()
+    return np.flatnonzero(treat(arm, TRIAL, seed).dropped_N == "").tolist()
 
 
 def test_which_pairs_an_arm_keeps():
@@ -69,10 +69,10 @@ def test_which_pairs_an_arm_keeps():
 
 
 def test_which_way_round_and_with_which_weight():
-    assert treat("raw", WORLD, 0).swap_N.tolist() == [False, True, True, False, False, False]
-    assert treat("flip", WORLD, 0).swap_N.tolist() == [False, True, False, True, False, False]
-    assert treat("soft", WORLD, 0).p_flip_N[1:5].tolist() == [0.2, 0.9, 0.6, 0.0]
-    assert treat("weights", WORLD, 0).weight_N[1:5].tolist() == pytest.approx([0.6, 0.0, 0.0, 1.0])
+    assert treat("raw", TRIAL, 0).swap_N.tolist() == [False, True, True, False, False, False]
+    assert treat("flip", TRIAL, 0).swap_N.tolist() == [False, True, False, True, False, False]
+    assert treat("soft", TRIAL, 0).p_flip_N[1:5].tolist() == [0.2, 0.9, 0.6, 0.0]
+    assert treat("weights", TRIAL, 0).weight_N[1:5].tolist() == pytest.approx([0.6, 0.0, 0.0, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_which_way_round_and_with_which_weight():
     ],
 )
 def test_how_much_noise_is_left(arm, expected):
-    assert noise_left(treat(arm, WORLD, 0), WORLD) == pytest.approx(expected)
+    assert noise_left(treat(arm, TRIAL, 0), TRIAL) == pytest.approx(expected)
 
 
 def test_without_a_truth_nothing_is_known():
     assert (
-        noise_left(treat("raw", WORLD, 0), World(*[WORLD.held_out_N, WORLD.learned_N, BLANK, None, WORLD.found]))
+        noise_left(treat("raw", TRIAL, 0), Trial(*[TRIAL.held_out_N, TRIAL.learned_N, BLANK, None, TRIAL.found]))
         is None
     )
 
@@ -109,7 +109,7 @@ def results(**accuracies):
 
 def test_the_table_by_hand():
     """Leads over raw 0.1, 0.2, 0.3: mean 0.2, s.d. 0.1, t(2) = 4.3027: ± 0.2484; the oracle leads by 0.4 always."""
-    table = summarise(results(raw=[0.5, 0.5, 0.5], drop=[0.6, 0.7, 0.8], oracle_drop=[0.9, 0.9, 0.9])).set_index("arm")
+    table = by_arm(results(raw=[0.5, 0.5, 0.5], drop=[0.6, 0.7, 0.8], oracle_drop=[0.9, 0.9, 0.9])).set_index("arm")
     assert table.index.tolist() == ["raw", "drop", "oracle_drop"]
     row = table.loc["drop"]
     assert (row["accuracy"], row["lead"], row["recovered"]) == pytest.approx((0.7, 0.2, 0.5))
@@ -125,14 +125,14 @@ def test_the_table_by_hand():
 
 
 def test_no_share_of_a_gap_that_is_not_there():
-    table = summarise(results(raw=[0.5, 0.6, 0.5], drop=[0.6, 0.5, 0.7], oracle_drop=[0.6, 0.5, 0.6]))
+    table = by_arm(results(raw=[0.5, 0.6, 0.5], drop=[0.6, 0.5, 0.7], oracle_drop=[0.6, 0.5, 0.6]))
     assert table["recovered"].isna().all()
     assert as_text(table).count("| –         |") == 3
-    assert summarise(results(drop=[0.5]))["low"].isna().all()
+    assert by_arm(results(drop=[0.5]))["low"].isna().all()
 
 
 def test_an_accuracy_lies_between_0_and_1():
-    row = summarise(results(raw=[0.5, 1.0])).iloc[0]
+    row = by_arm(results(raw=[0.5, 1.0])).iloc[0]
     assert (row["low"], row["high"]) == (0, 1)
 
 
