@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from curate import models
 from curate.detect import can_learn
-from curate.errors import ConfigError, RunError, storage_errors
+from curate.errors import ConfigError, RunError
 from curate.evidence import gather
 from curate.models import Device, ModelSource
 from curate.progress import Progress, say
@@ -37,6 +37,7 @@ from training.comparison import METRICS, plot
 from training.config import TrainConfig, require_own
 from training.data import PairColumns, Pairs, prepare
 from training.fitting import choose_device, make_arguments, make_trainer, require_one_process
+from training.folders import alone_in
 from training.following import Advance
 from training.references import with_reference
 from training.treatments import Treated, as_labelled
@@ -89,22 +90,21 @@ def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progre
     common = {name: value for name, value in asdict(what).items() if name not in ("arms", "seeds")}
     made = [run.require("weigh")["fingerprint"], models.describe(source), config.identity, common]
     folder = run.path / "compare" / fingerprint(made)  # more seeds and arms join those that are there
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    columns = with_reference(PairColumns(as_labelled(run.count_pairs())), run, config, folder / "data")
     rows = []
-    for seed in range(what.seeds):
-        trial = make_trial(evidence, chosen_N, known_N, what, seed)
-        for arm in what.arms:
-            if trial.flipped_N is not None or arm != "oracle_drop":
-                seeded = replace(of_arm[arm], seed=config.seed + seed)
-                work = _Arm(run, seeded, source, device, columns, folder, arm, seed)
-                rows.append(work.result(trial, progress))
-    results = pa.Table.from_pylist(rows, schema=RESULTS)
-    write_table(folder / "results.parquet", results, {"config": asdict(config), "compare": asdict(what)})
-    frame: pd.DataFrame = results.to_pandas()
-    with atomic_path(folder / "compare.html") as file:
-        plot(frame).write_html(file, include_plotlyjs=True)
+    with alone_in(folder):
+        columns = with_reference(PairColumns(as_labelled(run.count_pairs())), run, config, folder / "data")
+        for seed in range(what.seeds):
+            trial = make_trial(evidence, chosen_N, known_N, what, seed)
+            for arm in what.arms:
+                if trial.flipped_N is not None or arm != "oracle_drop":
+                    seeded = replace(of_arm[arm], seed=config.seed + seed)
+                    work = _Arm(run, seeded, source, device, columns, folder, arm, seed)
+                    rows.append(work.result(trial, progress))
+        results = pa.Table.from_pylist(rows, schema=RESULTS)
+        write_table(folder / "results.parquet", results, {"config": asdict(config), "compare": asdict(what)})
+        frame: pd.DataFrame = results.to_pandas()
+        with atomic_path(folder / "compare.html") as file:
+            plot(frame).write_html(file, include_plotlyjs=True)
     say(f"{folder}: results.parquet, compare.html")
     return frame
 

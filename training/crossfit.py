@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from curate import models
 from curate.detect import CROSSFIT, CROSSFIT_RANDOM
-from curate.errors import ConfigError, RunError, storage_errors
+from curate.errors import ConfigError, RunError
 from curate.models import Device, ModelSource
 from curate.progress import Progress, say
 from curate.scoring import make_encoder
@@ -36,6 +36,7 @@ from curate.view import RunView
 from training.config import TrainConfig, require_own
 from training.data import PairColumns, Pairs, prepare
 from training.fitting import choose_device, make_arguments, make_trainer, require_one_process
+from training.folders import alone_in
 from training.following import Advance
 from training.references import with_reference
 from training.treatments import Treated, as_labelled
@@ -88,11 +89,10 @@ def crossfit(run: Run, config: TrainConfig, folds: Folds, progress: Progress) ->
     device, source = choose_device(config), models.resolve(config.model, say)
     key = fingerprint([run.require("ingest")["fingerprint"], models.describe(source), config.identity, asdict(folds)])
     folder = run.path / "crossfit" / key
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    pairs, counts = prepared(run, config, source, as_labelled(run.count_pairs()), folder)
-    fold_N = assign(group_codes(run, pairs, folds), folds.count, config.seed)
-    margin_N = out_of_fold(config, source, device, pairs, fold_N, folder, progress)
+    with alone_in(folder):
+        pairs, counts = prepared(run, config, source, as_labelled(run.count_pairs()), folder)
+        fold_N = assign(group_codes(run, pairs, folds), folds.count, config.seed)
+        margin_N = out_of_fold(config, source, device, pairs, fold_N, folder, progress)
     table = pairs.columns("pair_id", "row").append_column(folds.signal, nullable(margin_N))
     made = {"ingest": run.require("ingest")["fingerprint"], "folds": asdict(folds), "model": source.spec, "key": key}
     write_table(run.table_path(CROSSFIT), table, made)

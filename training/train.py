@@ -21,6 +21,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,10 @@ from training.data import PairColumns, Pairs, Prepared, columns_of_file, columns
 from training.dynamics import Recorder, signals
 from training.evaluation import WITHOUT_MARGIN
 from training.fitting import choose_device, make_arguments, make_trainer, targets_name
+from training.folders import alone_in, writing
 from training.following import Follower, finite, rewind
 from training.references import with_reference
-from training.trainer import PairTrainer, last_checkpoint, remove_torn, writing
+from training.trainer import PairTrainer, last_checkpoint, remove_torn
 
 _MADE_BEFORE = ("pairs.json", "held_out.json", "before.json", "metrics.jsonl")
 
@@ -85,7 +87,13 @@ def train(config: TrainConfig, source: str, output: Path) -> Report:
     world, device = World.of(os.environ, config.workers), choose_device(config)
     job = Job(config, source, output, world, device, models.resolve(config.model, say))
     _claim(output)
-    arguments = make_arguments(config, device, output / "checkpoints", world=world.size, keeps=True)
+    with alone_in(output) if world.rank == 0 else nullcontext():
+        return _train(job, started)
+
+
+def _train(job: Job, started: float) -> Report:
+    checkpoints = job.output / "checkpoints"
+    arguments = make_arguments(job.config, job.device, checkpoints, world=job.world.size, keeps=True)
     with arguments.main_process_first(local=False):
         run = _open(job)
         if (finished := _finished(job, run)) is not None:
@@ -107,7 +115,7 @@ def _claim(output: Path) -> None:
     """
     with storage_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-        names = {name for name in os.listdir(output) if not name.startswith(".")}
+    names = {name for name in os.listdir(output) if not name.startswith(".")}
     if names - {"data"} and "training.json" not in names:
         raise RunError(f"{output}: the folder is not empty and holds no training: choose another with -o")
 

@@ -22,6 +22,7 @@ from curate.cli import app
 from curate.errors import ConfigError, RunError, StorageError
 from training import train as stage
 from training.dynamics import read_visits
+from training.folders import alone_in
 from training.trainer import PairTrainer, last_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +128,13 @@ def test_a_training_that_is_told_to_stop(number, status, lab, tmp_path):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", cwd=ROOT)
         assert any("no checkpoint was written yet: the training begins anew" in line for line in process.stderr)
         process.kill()
+
+
+def test_two_trainings_in_one_folder(lab, tmp_path):
+    data = lab.write(tmp_path / "pairs.jsonl", lab.rows(4))
+    with alone_in(tmp_path / "out"), pytest.raises(RunError, match="out: another process trains there: wait for it"):
+        lab.train(data, tmp_path / "out", loss="simpo")
+    lab.train(data, tmp_path / "out", loss="simpo")
 
 
 def test_what_is_done_is_said_and_not_done_again(killed, lab):
