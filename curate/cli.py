@@ -474,14 +474,15 @@ def _plain(value: Any) -> Any:
     return None if type(value).__name__ == "NAType" or value != value else value
 
 
-def _interrupted(*_: object) -> None:
+def _interrupted(number: int, _: object) -> None:
     typer.echo("\ninterrupted; what is done is kept, the same command goes on from there", err=True)
-    raise SystemExit(130)
+    raise SystemExit(128 + number)
 
 
 def main() -> None:
     """Run the command line."""
-    signal.signal(signal.SIGINT, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads give a busy core away instead of spinning
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or pipe that does not know γ

@@ -146,7 +146,9 @@ def train(
 
 def _print_training(report: dict[str, Any], output: Path) -> None:
     counts = dict(report["counts"])
-    typer.echo(f"trained on  {counts.pop('trained', 0):,} pairs, {report['updates']:,} updates")
+    typer.echo(
+        f"trained on  {counts.pop('trained', 0):,} pairs, {report['updates']:,} updates of {report['batch_size']:,}"
+    )
     typer.echo(f"held out    {report['held_out']:,} pairs")
     counts.pop("held_out", None)
     for reason, number in counts.items():
@@ -160,6 +162,8 @@ def _print_training(report: dict[str, Any], output: Path) -> None:
             before = report["before"].get(name)
             typer.echo(f"{name.replace('_', ' '):24}{'–' if before is None else f'{before:.4f}':>10}{after:>10.4f}")
     typer.echo(f"\n{output}: {report['seconds']:,.0f} s")
+    if (output / "model").is_dir():
+        typer.echo(f"Next: curate generate PROMPTS --model {output / 'model'} -o answers.json")
 
 
 def generate(
@@ -228,13 +232,13 @@ def crossfit(
     from curate.config import DiagnoseConfig
     from curate.progress import progress_bar
     from curate.store import Run
-    from training.crossfit import CROSSFIT_DEFAULTS, Folds
+    from training.crossfit import CROSSFIT_DEFAULTS, Folds, total_visits
     from training.crossfit import crossfit as run_crossfit
 
-    opened = Run.open(run)
+    opened, parts = Run.open(run), Folds(folds, grouped)
     resolved = _resolve(ctx, ("run", "folds", "grouped"), CROSSFIT_DEFAULTS)
-    with progress_bar("crossfit", None) as progress:
-        facts = run_crossfit(opened, resolved, Folds(folds, grouped), progress)
+    with progress_bar("crossfit", total_visits(opened, resolved, parts)) as progress:
+        facts = run_crossfit(opened, resolved, parts, progress)
     diagnosed = opened.stage("diagnose")
     if diagnosed is not None:
         settings_before = {**diagnosed["config"], "signals": tuple(diagnosed["config"]["signals"])}
@@ -286,8 +290,8 @@ def compare(
     from curate.store import Run
     from training.compare import COMPARE_DEFAULTS, total_visits
     from training.compare import compare as run_compare
-    from training.comparison import as_text, summarise
-    from training.worlds import CompareConfig
+    from training.comparison import as_text, by_arm
+    from training.trials import CompareConfig
 
     own = ("arms", "seeds", "plant", "truth", "held_out", "evidence", "max_tokens", "pairs")
     what = CompareConfig(
@@ -295,7 +299,7 @@ def compare(
     )
     resolved, opened = _resolve(ctx, ("run", *own), COMPARE_DEFAULTS), Run.open(run)
     with progress_bar("comparing", total_visits(opened, resolved, what)) as progress:
-        summary = summarise(run_compare(opened, resolved, what, progress))
+        summary = by_arm(run_compare(opened, resolved, what, progress))
     typer.echo(summary.to_json(orient="records", indent=2) if as_json else as_text(summary))
 
 

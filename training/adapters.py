@@ -15,6 +15,7 @@ from curate.errors import ConfigError
 from curate.logprobs import Scorer
 from curate.models import Device, ModelSource
 from curate.progress import say
+from curate.store import atomic_folder
 from training.config import TrainConfig
 
 
@@ -76,18 +77,23 @@ def _write_merged(source: ModelSource, tokenizer: Any, output: Path, config: Tra
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         merged = peft.PeftModel.from_pretrained(base, output / "adapter").merge_and_unload()
-    merged.save_pretrained(output / "model")
-    tokenizer.save_pretrained(output / "model")
+    with atomic_folder(output / "model") as folder:
+        merged.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
-def save_shards(trainer: Any, source: ModelSource, tokenizer: Any, output: Path, config: TrainConfig) -> None:
-    """The same where FSDP spread the weights over the processes, which all take part.
+def require_whole(trainer: Any) -> None:
+    """Refuse to train what could not be written as one model.
 
     Raises:
         ConfigError: FSDP is told to keep the shards apart.
     """
-    if trainer.accelerator.state.fsdp_plugin.state_dict_type.name != "FULL_STATE_DICT":
+    if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.state_dict_type.name != "FULL_STATE_DICT":
         raise ConfigError("fsdp_state_dict_type is not FULL_STATE_DICT: the model would not be written as one")
+
+
+def save_shards(trainer: Any, source: ModelSource, tokenizer: Any, output: Path, config: TrainConfig) -> None:
+    """The same where FSDP spread the weights over the processes, which all take part."""
     folder = output / ("adapter" if config.lora else "model")
     trainer.save_model(str(folder))
     if not trainer.args.should_save:
@@ -99,8 +105,8 @@ def save_shards(trainer: Any, source: ModelSource, tokenizer: Any, output: Path,
 
 def save_model(model: Any, source: ModelSource, tokenizer: Any, output: Path, config: TrainConfig) -> None:
     """Write the adapter and, unless that is not wanted, the whole model; each with the tokenizer."""
-    folder = output / ("adapter" if config.lora else "model")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with atomic_folder(output / ("adapter" if config.lora else "model")) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     if config.lora and config.merge:
         _write_merged(source, tokenizer, output, config)

@@ -58,8 +58,9 @@ def _number(value: float | None) -> str:
 
 
 def _settings(training: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    rows = [f"| {name} | {value} |" for name, value in training["settings"].items() if value is not None]
-    rows += [f"| {name} | {report[name]} |" for name in ("batching", "targets", "updates", "processes", "dtype")]
+    resolved = {name: report[name] for name in ("treat", "targets", "batching", "updates", "processes", "dtype")}
+    settings = {**training["settings"], **resolved}
+    rows = [f"| {name} | {value} |" for name, value in settings.items() if value is not None]
     rows += [f"| {name} | {version_of(name)} |" for name in ("gamma-curate", "torch", "transformers", "peft")]
     model = f"Base model fingerprint `{training['model']['fingerprint']}`, training `{training['fingerprint']}`."
     return "\n".join(["## Settings", "", model, "", "| | |", "|---|---|", *rows])

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from curate import models
 from curate.detect import can_learn
-from curate.errors import ConfigError, RunError, storage_errors
+from curate.errors import ConfigError, RunError
 from curate.evidence import gather
 from curate.models import Device, ModelSource
 from curate.progress import Progress, say
@@ -34,13 +34,14 @@ from curate.scoring import make_encoder
 from curate.store import Run, atomic_path, fingerprint, write_table
 from curate.view import RunView
 from training.comparison import METRICS, plot
-from training.config import TrainConfig
+from training.config import TrainConfig, require_own
 from training.data import PairColumns, Pairs, prepare
-from training.fitting import choose_device, make_arguments, make_trainer
+from training.fitting import choose_device, make_arguments, make_trainer, require_one_process
+from training.folders import alone_in
 from training.following import Advance
 from training.references import with_reference
 from training.treatments import Treated, as_labelled
-from training.worlds import UNUSED, CompareConfig, Mask, World, make_world, noise_left, treat
+from training.trials import UNUSED, CompareConfig, Mask, Trial, make_trial, noise_left, treat
 
 #: Plain loss → the γ-PO loss of the same reward.
 GAMMA_LOSSES = {"dpo": "gamma_dpo", "dpo_norm": "gamma_dpo", "simpo": "gamma_simpo"}
@@ -77,6 +78,8 @@ def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progre
     Raises:
         RunError: the run is not scored and weighed, or has too few pairs. ConfigError: the settings do not suit it.
     """
+    require_one_process("compare")
+    require_own(config, "compare", treat="auto", eval_share=0.0, eval_data=None, early_stop=None)
     of_arm = {arm: arm_config(arm, config) for arm in what.arms}
     source, device = models.resolve(config.model, say), choose_device(config)
     with RunView(run.path) as view:
@@ -87,22 +90,21 @@ def compare(run: Run, config: TrainConfig, what: CompareConfig, progress: Progre
     common = {name: value for name, value in asdict(what).items() if name not in ("arms", "seeds")}
     made = [run.require("weigh")["fingerprint"], models.describe(source), config.identity, common]
     folder = run.path / "compare" / fingerprint(made)  # more seeds and arms join those that are there
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    columns = with_reference(PairColumns(as_labelled(run.count_pairs())), run, config, folder / "data")
     rows = []
-    for seed in range(what.seeds):
-        world = make_world(evidence, chosen_N, known_N, what, seed)
-        for arm in what.arms:
-            if world.flipped_N is not None or arm != "oracle_drop":
-                seeded = replace(of_arm[arm], seed=config.seed + seed)
-                work = _Arm(run, seeded, source, device, columns, folder, arm, seed)
-                rows.append(work.result(world, progress))
-    results = pa.Table.from_pylist(rows, schema=RESULTS)
-    write_table(folder / "results.parquet", results, {"config": asdict(config), "compare": asdict(what)})
-    frame: pd.DataFrame = results.to_pandas()
-    with atomic_path(folder / "compare.html") as file:
-        plot(frame).write_html(file, include_plotlyjs=True)
+    with alone_in(folder):
+        columns = with_reference(PairColumns(as_labelled(run.count_pairs())), run, config, folder / "data")
+        for seed in range(what.seeds):
+            trial = make_trial(evidence, chosen_N, known_N, what, seed)
+            for arm in what.arms:
+                if trial.flipped_N is not None or arm != "oracle_drop":
+                    seeded = replace(of_arm[arm], seed=config.seed + seed)
+                    work = _Arm(run, seeded, source, device, columns, folder, arm, seed)
+                    rows.append(work.result(trial, progress))
+        results = pa.Table.from_pylist(rows, schema=RESULTS)
+        write_table(folder / "results.parquet", results, {"config": asdict(config), "compare": asdict(what)})
+        frame: pd.DataFrame = results.to_pandas()
+        with atomic_path(folder / "compare.html") as file:
+            plot(frame).write_html(file, include_plotlyjs=True)
     say(f"{folder}: results.parquet, compare.html")
     return frame
 
@@ -175,22 +177,22 @@ class _Arm:
     arm: str
     seed: int
 
-    def result(self, world: World, progress: Progress) -> dict[str, Any]:
+    def result(self, trial: Trial, progress: Progress) -> dict[str, Any]:
         """A row of `RESULTS`; from its file where the training was done before."""
         file = self.folder / f"{self.seed}-{self.arm}.json"
         if not file.is_file():
-            found = self._train(world, progress)
+            found = self._train(trial, progress)
             with atomic_path(file) as temporary:
                 temporary.write_text(json.dumps(found), encoding="utf-8")
             say(f"seed {self.seed}, {self.arm}: accuracy {found['accuracy']:.3f} on {found['held_out']:,} pairs")
         row: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return row
 
-    def _train(self, world: World, progress: Progress) -> dict[str, Any]:
+    def _train(self, trial: Trial, progress: Progress) -> dict[str, Any]:
         started = time.monotonic()
-        treated = treat(self.arm, world, self.seed)
+        treated = treat(self.arm, trial, self.seed)
         pairs = self._prepare(treated, f"{self.seed}-{self.arm}")
-        held_out = self._prepare(self._only(world), f"{self.seed}-held-out")
+        held_out = self._prepare(self._only(trial), f"{self.seed}-held-out")
         config = self.config
         arguments = make_arguments(config, self.device, self.folder / "logs")
         trainer = make_trainer(config, self.source, self.device, arguments, pairs)
@@ -202,15 +204,15 @@ class _Arm:
             "arm": self.arm,
             "trained": len(pairs),
             "held_out": len(held_out),
-            "noise": noise_left(treated, world),
+            "noise": noise_left(treated, trial),
             **{name: metrics[name] for name in METRICS},
             "seconds": round(time.monotonic() - started, 1),
         }
 
-    def _only(self, world: World) -> Treated:
+    def _only(self, trial: Trial) -> Treated:
         """The held-out pairs, the right way round where that is known."""
-        plain = as_labelled(len(world.held_out_N))
-        return replace(plain, dropped_N=np.where(world.held_out_N, "", UNUSED).astype(object), swap_N=world.swap_N)
+        plain = as_labelled(len(trial.held_out_N))
+        return replace(plain, dropped_N=np.where(trial.held_out_N, "", UNUSED).astype(object), swap_N=trial.swap_N)
 
     def _prepare(self, treated: Treated, name: str) -> Pairs:
         encoder = make_encoder(self.source, replace(self.config.score, policy=self.config.model))

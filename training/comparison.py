@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from curate.charts import ACCENT, FONT, NEUTRAL
-from training.worlds import ARMS
+from training.trials import ARMS
 
 Floats = NDArray[np.float64]
 
 METRICS = ("accuracy", "margin", "loss", "calibration_error")
 
 
-def summarise(results: pd.DataFrame) -> pd.DataFrame:
+def by_arm(results: pd.DataFrame) -> pd.DataFrame:
     """One row an arm: means over the seeds, accuracy with its 95 % interval, and its lead over `raw`, seed by seed.
 
+    The interval of an accuracy ends at 0 and 1. lead, recovered: NaN for `raw` itself.
     recovered: (arm − raw)/(oracle_drop − raw) of the mean accuracies; NaN where the oracle does not lead clearly.
     """
     accuracy = results.pivot(index="seed", columns="arm", values="accuracy")
@@ -34,11 +35,11 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _summary(of_arm: pd.DataFrame, accuracy: pd.DataFrame, arm: str) -> dict[str, Any]:
-    low, high = _interval(accuracy[arm].to_numpy())
+    low, high = np.clip(_interval(accuracy[arm].to_numpy()), 0.0, 1.0)
     row: dict[str, Any] = {"arm": arm, "seeds": len(of_arm)}
     row |= {name: float(of_arm[name].mean()) for name in ("trained", "noise", *METRICS)}
     row |= {"low": low, "high": high, "lead": np.nan, "lead_low": np.nan, "lead_high": np.nan, "recovered": np.nan}
-    if "raw" in accuracy:
+    if "raw" in accuracy and arm != "raw":
         lead_S = (accuracy[arm] - accuracy["raw"]).to_numpy()
         row["lead"] = float(lead_S.mean())
         row["lead_low"], row["lead_high"] = _interval(lead_S)
@@ -60,30 +61,39 @@ def _interval(values_S: Floats) -> tuple[float, float]:
 
 def as_text(summary: pd.DataFrame) -> str:
     """The table, for a terminal or a Markdown page."""
-    lines = ["| arm | pairs | wrong labels | accuracy | 95 % | lead over raw | 95 % | recovered |", "|---" * 8 + "|"]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in summary.to_dict("records")]
-    return "\n".join(lines)
+    rows = [list(_HEADINGS), *(_cells(row) for row in summary.to_dict("records"))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    )
+
+
+_HEADINGS = ("arm", "pairs", "wrong labels", "accuracy", "95 %", "lead over raw", "95 %", "recovered")
 
 
 def _cells(row: Mapping[Any, Any]) -> list[str]:
     def number(value: float, form: str = ".3f") -> str:
         return "–" if np.isnan(value) else format(value, form)
 
+    def between(low: float, high: float, form: str = ".3f") -> str:
+        return "–" if np.isnan(low) else f"{low:{form}} to {high:{form}}"
+
     return [
         str(row["arm"]),
         f"{row['trained']:,.0f}",
         number(row["noise"], ".1%"),
         number(row["accuracy"]),
-        f"{number(row['low'])} to {number(row['high'])}",
+        between(row["low"], row["high"]),
         number(row["lead"], "+.3f"),
-        f"{number(row['lead_low'], '+.3f')} to {number(row['lead_high'], '+.3f')}",
+        between(row["lead_low"], row["lead_high"], "+.3f"),
         number(row["recovered"], ".0%"),
     ]
 
 
 def plot(results: pd.DataFrame) -> go.Figure:
     """Accuracy on the held-out pairs, a row an arm: each seed, their mean and its 95 % interval."""
-    summary = summarise(results).iloc[::-1]
+    summary = by_arm(results).iloc[::-1]
     figure = go.Figure()
     figure.add_scatter(
         x=results["accuracy"],

@@ -49,7 +49,8 @@ class TrainConfig:
         epochs; max_steps: updates, instead of epochs.
         learning_rate: None is 1e-4 with LoRA, 1e-6 without.
         batch_size: pairs an update, all processes together. micro_batch: pairs a forward pass of one process.
-        schedule, warmup (share of the updates), weight_decay, max_grad_norm (0: none), optimizer: of transformers.
+        schedule, weight_decay, max_grad_norm (0: none), optimizer: of transformers.
+        warmup: share of the updates; the first one's rate is 0, unless it is the only one.
         batching: `packed` (no padding, prompts shared by both sides) or `length_grouped` (padded, similar lengths).
         shuffle: draw the pairs' order anew in every epoch.
         gradient_checkpointing: less memory, one more forward pass.
@@ -211,6 +212,20 @@ _POSITIVE = (
     *("micro_batch", "eval_every", "early_stop", "save_every", "keep_checkpoints", "log_every", "limit", "workers"),
     *("max_length", "max_prompt_length"),
 )
+
+
+def require_own(config: TrainConfig, command: str, **own: Any) -> None:
+    """Refuse settings that a command has its own of, rather than pass over them.
+
+    Raises:
+        ConfigError: a setting is neither the command's nor the default.
+    """
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    for name, value in own.items():
+        given = getattr(config, name)
+        _require(
+            given in (value, defaults[name]), f"{name} is {given!r}: curate {command} settles that itself; leave it out"
+        )
 
 
 def _require(condition: bool, message: str) -> None:

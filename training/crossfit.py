@@ -27,15 +27,16 @@ from numpy.typing import NDArray
 
 from curate import models
 from curate.detect import CROSSFIT, CROSSFIT_RANDOM
-from curate.errors import ConfigError, RunError, storage_errors
+from curate.errors import ConfigError, RunError
 from curate.models import Device, ModelSource
 from curate.progress import Progress, say
 from curate.scoring import make_encoder
 from curate.store import Run, fingerprint, nullable, read_metadata, write_table
 from curate.view import RunView
-from training.config import TrainConfig
+from training.config import TrainConfig, require_own
 from training.data import PairColumns, Pairs, prepare
-from training.fitting import choose_device, make_arguments, make_trainer
+from training.fitting import choose_device, make_arguments, make_trainer, require_one_process
+from training.folders import alone_in
 from training.following import Advance
 from training.references import with_reference
 from training.treatments import Treated, as_labelled
@@ -79,17 +80,19 @@ def crossfit(run: Run, config: TrainConfig, folds: Folds, progress: Progress) ->
         seconds.
 
     Raises:
-        ConfigError: fewer groups than folds. RunError: the run holds no pairs. ModelError: the model is at fault.
+        ConfigError: fewer groups than folds, or a setting that means nothing here. RunError: the run holds no pairs.
+        ModelError: the model is at fault.
     """
     started = time.monotonic()
+    require_one_process("crossfit")
+    require_own(config, "crossfit", treat="raw", eval_share=0.0, eval_data=None, early_stop=None)
     device, source = choose_device(config), models.resolve(config.model, say)
     key = fingerprint([run.require("ingest")["fingerprint"], models.describe(source), config.identity, asdict(folds)])
     folder = run.path / "crossfit" / key
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    pairs, counts = prepared(run, config, source, as_labelled(run.count_pairs()), folder)
-    fold_N = assign(group_codes(run, pairs, folds), folds.count, config.seed)
-    margin_N = out_of_fold(config, source, device, pairs, fold_N, folder, progress)
+    with alone_in(folder):
+        pairs, counts = prepared(run, config, source, as_labelled(run.count_pairs()), folder)
+        fold_N = assign(group_codes(run, pairs, folds), folds.count, config.seed)
+        margin_N = out_of_fold(config, source, device, pairs, fold_N, folder, progress)
     table = pairs.columns("pair_id", "row").append_column(folds.signal, nullable(margin_N))
     made = {"ingest": run.require("ingest")["fingerprint"], "folds": asdict(folds), "model": source.spec, "key": key}
     write_table(run.table_path(CROSSFIT), table, made)
@@ -190,6 +193,13 @@ def _judge_fold(
 def updates(config: TrainConfig, pairs: int) -> int:
     """How often the weights change in a training on so many pairs."""
     return config.max_steps or math.ceil(config.epochs * math.ceil(pairs / config.batch_size))
+
+
+def total_visits(run: Run, config: TrainConfig, folds: Folds) -> int:
+    """About how many pairs all trainings see together, for a progress bar."""
+    ingested = run.require("ingest")
+    learned = round((ingested["pairs"] - ingested["ties"]) * (1 - 1 / folds.count))
+    return updates(config, learned) * config.batch_size * folds.count
 
 
 def cost(

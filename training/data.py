@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from curate.errors import ConfigError, InputError, RunError
 from curate.pairs import messages_of
+from curate.progress import say
 from curate.store import GROUP_PAIRS, Run, atomic_path, read_metadata
 from curate.tokens import Encoder, TokenizedPair
 from curate.view import RunView
@@ -174,7 +175,7 @@ def columns_of_run(run: Run, config: TrainConfig) -> PairColumns:
         RunError: the treatment needs a stage that is not done.
         ConfigError: the target margins were made for other settings than the loss's.
     """
-    treat = "drop" if config.treat == "auto" else config.treat
+    treat = treatment(config)
     with RunView(run.path) as view:
         pairs = run.count_pairs()
         if treat == "raw":
@@ -190,12 +191,22 @@ def columns_of_run(run: Run, config: TrainConfig) -> PairColumns:
         return PairColumns(TREATMENTS[treat](found), _targets_of_run(view, config))
 
 
+def treatment(config: TrainConfig) -> str:
+    """What is done about the noise in a run."""
+    return "drop" if config.treat == "auto" else config.treat
+
+
 def _targets_of_run(view: RunView, config: TrainConfig) -> Floats | None:
     """γ_i of the run's weights; None where online γ is to be used, or none was computed for this loss."""
     if not view.has("weights"):
         return _own_targets(None, None, config)
     made = view.stage("weigh")
-    if config.targets == "auto" and _differences(made, config):
+    if config.targets == "auto" and (differences := _differences(made, config)):
+        if config.is_gamma_po:
+            say(
+                f"target margins: online; the run's suit another loss ({', '.join(differences)}); "
+                f"to train with them, {_weigh_with(config)}"
+            )
         return None
     target_N = view.table("weights", ["target_margin"])["target_margin"].to_numpy(dtype=np.float64, na_value=np.nan)
     return _own_targets(target_N, made, config)
@@ -238,10 +249,14 @@ def _check_targets(made: dict[str, Any] | None, target_N: Floats, config: TrainC
 
 
 def _remedy(config: TrainConfig) -> str:
+    return f"{_weigh_with(config)}, or train with --targets online"
+
+
+def _weigh_with(config: TrainConfig) -> str:
     settings = config.loss_settings
     return (
         f"weigh with --margin {settings.margin} --beta {settings.beta:g} "
-        f"--gamma-beta-ratio {settings.gamma_beta_ratio:g}, or train with --targets online"
+        f"--gamma-beta-ratio {settings.gamma_beta_ratio:g}"
     )
 
 

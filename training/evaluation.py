@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 BINS = 10
+#: Metrics of `Judgement` that mean something where the model is its own reference, so that all margins are 0.
+WITHOUT_MARGIN = ("loss", "likelihood_accuracy")
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgement:
     """N pairs, in their order.
 
     margin_N: the loss's reward margin h. loss_N. gap_N: difference of the log-probs per token, nats, which needs no
@@ -76,7 +78,7 @@ def _sigmoid(margin_N: Floats) -> Floats:
 
 
 @torch.no_grad()
-def judge(trainer: PairTrainer, model: torch.nn.Module, pairs: Pairs) -> Judged:
+def judge(trainer: PairTrainer, model: torch.nn.Module, pairs: Pairs) -> Judgement:
     """Judge pairs, every process its share; all get the whole."""
     model.eval()
     size, rank, world = trainer.config.micro_batch, trainer.args.process_index, trainer.args.world_size
@@ -88,7 +90,7 @@ def judge(trainer: PairTrainer, model: torch.nn.Module, pairs: Pairs) -> Judged:
     columns = torch.cat(found, dim=1)
     index_N, *values = (gather_pairs(column)[0].numpy() for column in columns)
     order = np.argsort(index_N, kind="stable")[np.argsort(np.argsort(pairs.at, kind="stable"), kind="stable")]
-    return Judged(*(value_N[order] for value_N in values))
+    return Judgement(*(value_N[order] for value_N in values))
 
 
 def _judge(trainer: PairTrainer, model: torch.nn.Module, collated: Any) -> torch.Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import transformers
 
 from curate import models
+from curate.engines import World
 from curate.errors import ConfigError
 from curate.models import Device, ModelSource
 from training.adapters import load
@@ -59,7 +60,7 @@ def make_arguments(
         gradient_accumulation_steps=config.batch_size // turn,
         learning_rate=config.rate,
         lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup,
+        warmup_steps=0 if config.max_steps == 1 else config.warmup,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         optim=config.optimizer,
@@ -82,6 +83,16 @@ def make_arguments(
     if arguments.world_size != world:
         raise ConfigError(f"WORLD_SIZE is {world}, but {arguments.world_size} processes run: start with torchrun")
     return arguments
+
+
+def require_one_process(command: str) -> None:
+    """Refuse several processes where a command's trainings follow each other in one.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if (size := World.of(os.environ, None).size) > 1:
+        raise ConfigError(f"curate {command} runs in one process, and there are {size}: start it without torchrun")
 
 
 def _fsdp_recomputes() -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import transformers
 
 from curate.progress import Progress
+from curate.store import atomic_path
 
 _SHOWN = {
     "loss": "loss",
@@ -46,6 +47,15 @@ class Follower(Advance):
             stream.write(json.dumps(finite({"step": state.global_step, **logs})) + "\n")
         if line := describe(logs):
             self.progress.say(f"update {state.global_step} of {state.max_steps}: {line}")
+
+
+def rewind(file: Path, step: int) -> None:
+    """Take back the lines that were logged after an update, from which the training goes on."""
+    if file.is_file():
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        with atomic_path(file) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def finite(value: Any) -> Any:

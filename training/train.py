@@ -21,11 +21,11 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import transformers
 
 from curate import models
@@ -37,15 +37,18 @@ from curate.progress import progress_bar, say
 from curate.readers import find_files, sha256
 from curate.scoring import make_encoder
 from curate.store import Run, atomic_path, fingerprint, write_table
-from training.adapters import save_model, save_shards
+from curate.view import RunView
+from training.adapters import require_whole, save_model, save_shards
 from training.card import write_card
 from training.config import CHANGES_NOTHING, TrainConfig
-from training.data import PairColumns, Pairs, Prepared, columns_of_file, columns_of_run, prepare
+from training.data import PairColumns, Pairs, Prepared, columns_of_file, columns_of_run, prepare, treatment
 from training.dynamics import Recorder, signals
+from training.evaluation import WITHOUT_MARGIN
 from training.fitting import choose_device, make_arguments, make_trainer, targets_name
-from training.following import Follower, finite
+from training.folders import alone_in, writing
+from training.following import Follower, finite, rewind
 from training.references import with_reference
-from training.trainer import PairTrainer, last_checkpoint, remove_torn, saving
+from training.trainer import PairTrainer, last_checkpoint, remove_torn
 
 _MADE_BEFORE = ("pairs.json", "held_out.json", "before.json", "metrics.jsonl")
 
@@ -84,7 +87,13 @@ def train(config: TrainConfig, source: str, output: Path) -> Report:
     world, device = World.of(os.environ, config.workers), choose_device(config)
     job = Job(config, source, output, world, device, models.resolve(config.model, say))
     _claim(output)
-    arguments = make_arguments(config, device, output / "checkpoints", world=world.size, keeps=True)
+    with alone_in(output) if world.rank == 0 else nullcontext():
+        return _train(job, started)
+
+
+def _train(job: Job, started: float) -> Report:
+    checkpoints = job.output / "checkpoints"
+    arguments = make_arguments(job.config, job.device, checkpoints, world=job.world.size, keeps=True)
     with arguments.main_process_first(local=False):
         run = _open(job)
         if (finished := _finished(job, run)) is not None:
@@ -106,7 +115,7 @@ def _claim(output: Path) -> None:
     """
     with storage_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-        names = {name for name in os.listdir(output) if not name.startswith(".")}
+    names = {name for name in os.listdir(output) if not name.startswith(".")}
     if names - {"data"} and "training.json" not in names:
         raise RunError(f"{output}: the folder is not empty and holds no training: choose another with -o")
 
@@ -116,7 +125,9 @@ def _open(job: Job) -> Run:
     if job.is_run:
         for name in ("format", "columns", "label_values", "limit"):
             if getattr(job.config, name) is not None:
-                raise ConfigError(f"{name} says how a file is read, but {job.source} is a run")
+                raise ConfigError(
+                    f"{name} says how a file is read, but {job.source} is a run: say it to curate audit or ingest"
+                )
         return Run.open(job.source)
     if job.config.treat != "auto":
         raise ConfigError(
@@ -219,7 +230,20 @@ def _prepare(job: Job, run: Run, arguments: transformers.TrainingArguments) -> _
     plain = columns_of_file(other, replace(config, targets="constant"))
     plain = with_reference(replace(plain, target_margin_N=None), other, config, other.path)
     with arguments.main_process_first(local=False):
-        return _Data(trained, _prepared(job, other, plain, "held_out.arrow", 1.0), own_reference)
+        held_out = _prepared(job, other, plain, "held_out.arrow", 1.0)
+    if common := _common_prompts(other, run):
+        say(f"{common:,} pairs of {config.eval_data} share their prompt with pairs of {job.source}")
+    return _Data(trained, held_out, own_reference)
+
+
+def _common_prompts(run: Run, other: Run) -> int:
+    """How many of a run's pairs have a prompt that another run has."""
+    with RunView(run.path) as view:
+        found = view.sql(
+            "SELECT count(*) AS pairs FROM pairs WHERE hash(prompt) IN (SELECT hash(prompt) FROM read_parquet($other))",
+            other=str(other.pairs_path / "*.parquet"),
+        )
+    return int(found["pairs"][0])
 
 
 def _prepared(job: Job, run: Run, columns: PairColumns, name: str, share: float) -> Prepared:
@@ -250,13 +274,17 @@ def _trainer(job: Job, arguments: transformers.TrainingArguments, found: _Data) 
     say(f"{len(pairs):,} pairs, {len(held_out or ()):,} held out; {config.loss}, target margins {name}")
     early = [] if config.early_stop is None else [transformers.EarlyStoppingCallback(config.early_stop)]
     recorder = Recorder(job.output / "dynamics", job.world.rank) if config.dynamics else None
-    return make_trainer(config, job.model, job.device, arguments, pairs, held_out, recorder=recorder, callbacks=early)
+    trainer = make_trainer(
+        config, job.model, job.device, arguments, pairs, held_out, recorder=recorder, callbacks=early
+    )
+    require_whole(trainer)
+    return trainer
 
 
 def _fit(job: Job, trainer: PairTrainer, *, own_reference: bool) -> tuple[dict[str, float], dict[str, float]]:
     """Train; the held-out pairs' metrics before and after."""
     checkpoints = job.output / "checkpoints"
-    resumed = last_checkpoint(checkpoints)
+    resumed, metrics = last_checkpoint(checkpoints), job.output / "metrics.jsonl"
     if job.world.rank == 0:
         remove_torn(checkpoints)
     updates = -(-len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps)
@@ -266,11 +294,14 @@ def _fit(job: Job, trainer: PairTrainer, *, own_reference: bool) -> tuple[dict[s
     total = job.config.max_steps or math.ceil(job.config.epochs * updates)
     with progress_bar("training", total * job.config.batch_size) as progress:
         if job.world.rank == 0:
-            trainer.add_callback(Follower(progress, job.config.batch_size, job.output / "metrics.jsonl"))
+            rewind(metrics, step)
+            trainer.add_callback(Follower(progress, job.config.batch_size, metrics))
         progress.advance(step * job.config.batch_size)
         before = _before(job, trainer, resumed, own_reference=own_reference)
         if resumed is not None:
             say(f"going on from update {step}")
+        elif metrics.is_file():
+            say("no checkpoint was written yet: the training begins anew")
         with storage_errors(job.output):
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         after = _after(trainer)
@@ -287,10 +318,9 @@ def _before(job: Job, trainer: PairTrainer, resumed: Path | None, *, own_referen
     if resumed is not None and file.is_file():
         found: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
         return found
-    judged = trainer.judge(trainer.held_out)
+    found = trainer.judge(trainer.held_out).metrics()
     if own_reference and not job.config.loss_settings.length_weight:
-        judged = replace(judged, margin_N=np.zeros_like(judged.margin_N))  # what is left is rounding
-    found = judged.metrics()
+        found = {name: found[name] for name in WITHOUT_MARGIN}  # all margins are 0: they say nothing of the model
     if job.world.rank == 0:
         _write_json(file, found)
     return found
@@ -329,8 +359,10 @@ def _finish(
         "swapped": found.trained.swapped,
         "mean_weight": trainer.pairs.mean_weight,
         "held_out": len(trainer.held_out) if trainer.held_out else 0,
+        "treat": treatment(config) if job.is_run else "columns of the file",
         "targets": targets_name(config, trainer.pairs),
         "batching": trainer.config.batching,
+        "batch_size": config.batch_size,
         "updates": trainer.state.global_step,
         "processes": job.world.size,
         "device": job.device.name,
@@ -339,7 +371,7 @@ def _finish(
         "after": after,
         "seconds": round(time.monotonic() - started, 1),
     }
-    with saving(job.output / ".unfinished"):
+    with writing(job.output):
         if trainer.is_fsdp_enabled:
             save_shards(trainer, job.model, tokenizer, job.output, config)
         elif job.world.rank == 0:

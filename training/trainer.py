@@ -8,32 +8,27 @@ so that gradient accumulation, several processes and a last batch that is not fu
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers.trainer_utils import rotate_checkpoints
 
-from curate.errors import StorageError, storage_errors
 from training.batches import Batch, GlobalBatches, collate_packed, collate_padded, pair_log_probs
 from training.config import TrainConfig
 from training.data import Pairs
 from training.dynamics import Recorder
-from training.evaluation import Judged, accuracy, judge
+from training.evaluation import Judgement, accuracy, judge
+from training.folders import saving, sync
 from training.losses import PairLogProbs, loss_named, reward_margin
 from training.margins import ConstantMargin, OnlineMargins, TargetMargins, gather_pairs
 
 _STATE = "target_margins.pt"
 _PATIENCE = "early_stopping_patience_counter"
 _WHOLE = "whole"  # marks a checkpoint that was written to its end
-_TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "unexpected pos", "iostream error")  # it does not say why
 
 
 class _Loader(torch.utils.data.DataLoader[Any]):
@@ -155,7 +150,7 @@ class PairTrainer(transformers.Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def judge(self, pairs: Pairs) -> Judged:
+    def judge(self, pairs: Pairs) -> Judgement:
         """Margins and losses of pairs under the model as it is; every process does its share."""
         return judge(self, cast("torch.nn.Module", self.model_wrapped if self.is_fsdp_enabled else self.model), pairs)
 
@@ -225,36 +220,3 @@ def remove_torn(folder: Path) -> None:
     for path in folder.glob("checkpoint-*"):
         if not (path / _WHOLE).exists():
             shutil.rmtree(path)
-
-
-def sync(folder: Path) -> None:
-    """Let the disk have all files of a folder."""
-    for path in (*folder.iterdir(), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-@contextmanager
-def saving(folder: Path) -> Iterator[None]:
-    """Write a folder; where the disk refuses, nothing of it is left.
-
-    Raises:
-        StorageError: the disk is full, read-only or not permitted.
-    """
-    try:
-        with storage_errors(folder):
-            yield
-    except (StorageError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in _TORCH_CANNOT_WRITE):
-            raise
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, StorageError):
-            raise
-        reason = " ".join(str(error).split())
-        raise StorageError(
-            f"{folder}: cannot be written ({reason}): free some space and run the same command again; it goes on from "
-            "the last checkpoint"
-        ) from error

@@ -1,4 +1,4 @@
-"""Comparing what helps: worlds and arms by hand, the table by hand, and a comparison of tiny trainings."""
+"""Comparing what helps: trials and arms by hand, the table by hand, and a comparison of tiny trainings."""
 
 import json
 
@@ -13,11 +13,11 @@ from curate.cli import app
 from curate.errors import ConfigError
 from training import compare as module
 from training.compare import COMPARE_DEFAULTS, arm_config
-from training.comparison import as_text, plot, summarise
+from training.comparison import as_text, by_arm, plot
 from training.config import TrainConfig
 from training.margins import target_margins
 from training.treatments import Diagnosed
-from training.worlds import ARMS, CompareConfig, World, noise_left, treat
+from training.trials import ARMS, CompareConfig, Trial, noise_left, treat
 
 WORDS = [
     "the",
@@ -51,11 +51,11 @@ def mask(*places):
 
 #: Pair 0 is held out, pair 5 is none of the compared ones; 1 and 2 were planted, 2 and 3 are called flipped.
 P_FLIP = np.array([np.nan, 0.2, 0.9, 0.6, 0.0, np.nan])
-WORLD = World(mask(0), mask(1, 2, 3, 4), mask(1, 2), mask(1, 2), Diagnosed(P_FLIP, mask(2, 3), BLANK))
+TRIAL = Trial(mask(0), mask(1, 2, 3, 4), mask(1, 2), mask(1, 2), Diagnosed(P_FLIP, mask(2, 3), BLANK))
 
 
 def kept(arm, seed=0):
-    return np.flatnonzero(treat(arm, WORLD, seed).dropped_N == "").tolist()
+    return np.flatnonzero(treat(arm, TRIAL, seed).dropped_N == "").tolist()
 
 
 def test_which_pairs_an_arm_keeps():
@@ -69,10 +69,10 @@ def test_which_pairs_an_arm_keeps():
 
 
 def test_which_way_round_and_with_which_weight():
-    assert treat("raw", WORLD, 0).swap_N.tolist() == [False, True, True, False, False, False]
-    assert treat("flip", WORLD, 0).swap_N.tolist() == [False, True, False, True, False, False]
-    assert treat("soft", WORLD, 0).p_flip_N[1:5].tolist() == [0.2, 0.9, 0.6, 0.0]
-    assert treat("weights", WORLD, 0).weight_N[1:5].tolist() == pytest.approx([0.6, 0.0, 0.0, 1.0])
+    assert treat("raw", TRIAL, 0).swap_N.tolist() == [False, True, True, False, False, False]
+    assert treat("flip", TRIAL, 0).swap_N.tolist() == [False, True, False, True, False, False]
+    assert treat("soft", TRIAL, 0).p_flip_N[1:5].tolist() == [0.2, 0.9, 0.6, 0.0]
+    assert treat("weights", TRIAL, 0).weight_N[1:5].tolist() == pytest.approx([0.6, 0.0, 0.0, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_which_way_round_and_with_which_weight():
     ],
 )
 def test_how_much_noise_is_left(arm, expected):
-    assert noise_left(treat(arm, WORLD, 0), WORLD) == pytest.approx(expected)
+    assert noise_left(treat(arm, TRIAL, 0), TRIAL) == pytest.approx(expected)
 
 
 def test_without_a_truth_nothing_is_known():
     assert (
-        noise_left(treat("raw", WORLD, 0), World(*[WORLD.held_out_N, WORLD.learned_N, BLANK, None, WORLD.found]))
+        noise_left(treat("raw", TRIAL, 0), Trial(*[TRIAL.held_out_N, TRIAL.learned_N, BLANK, None, TRIAL.found]))
         is None
     )
 
@@ -109,21 +109,31 @@ def results(**accuracies):
 
 def test_the_table_by_hand():
     """Leads over raw 0.1, 0.2, 0.3: mean 0.2, s.d. 0.1, t(2) = 4.3027: ± 0.2484; the oracle leads by 0.4 always."""
-    table = summarise(results(raw=[0.5, 0.5, 0.5], drop=[0.6, 0.7, 0.8], oracle_drop=[0.9, 0.9, 0.9])).set_index("arm")
+    table = by_arm(results(raw=[0.5, 0.5, 0.5], drop=[0.6, 0.7, 0.8], oracle_drop=[0.9, 0.9, 0.9])).set_index("arm")
     assert table.index.tolist() == ["raw", "drop", "oracle_drop"]
     row = table.loc["drop"]
     assert (row["accuracy"], row["lead"], row["recovered"]) == pytest.approx((0.7, 0.2, 0.5))
     assert (row["lead_low"], row["lead_high"]) == pytest.approx((0.2 - 0.24841, 0.2 + 0.24841), abs=1e-4)
     assert table.loc["oracle_drop", "recovered"] == pytest.approx(1)
     text = as_text(table.reset_index())
-    assert "| drop | 10 | 30.0% | 0.700 | 0.452 to 0.948 | +0.200 | -0.048 to +0.448 | 50% |" in text
+    header, line, raw, drop, _ = ([cell.strip() for cell in row.split("|")[1:-1]] for row in text.splitlines())
+    assert header[:3] == ["arm", "pairs", "wrong labels"]
+    assert all(set(cell) == {"-"} for cell in line)
+    assert raw[5:] == ["–", "–", "–"]
+    assert drop == ["drop", "10", "30.0%", "0.700", "0.452 to 0.948", "+0.200", "-0.048 to +0.448", "50%"]
+    assert len(set(map(len, text.splitlines()))) == 1
 
 
 def test_no_share_of_a_gap_that_is_not_there():
-    table = summarise(results(raw=[0.5, 0.6, 0.5], drop=[0.6, 0.5, 0.7], oracle_drop=[0.6, 0.5, 0.6]))
+    table = by_arm(results(raw=[0.5, 0.6, 0.5], drop=[0.6, 0.5, 0.7], oracle_drop=[0.6, 0.5, 0.6]))
     assert table["recovered"].isna().all()
-    assert "– |" in as_text(table)
-    assert summarise(results(drop=[0.5]))["low"].isna().all()
+    assert as_text(table).count("| –         |") == 3
+    assert by_arm(results(drop=[0.5]))["low"].isna().all()
+
+
+def test_an_accuracy_lies_between_0_and_1():
+    row = by_arm(results(raw=[0.5, 1.0])).iloc[0]
+    assert (row["low"], row["high"]) == (0, 1)
 
 
 def test_the_plot_shows_each_seed_and_the_mean():
@@ -198,7 +208,7 @@ def test_a_comparison(audited, tiny_policy, monkeypatch):
     arms = "raw,drop,flip,soft,weights,gamma,random_drop,oracle_drop"
     words = ("compare", audited, *options(tiny_policy, "--plant", 0.3, "--arms", arms))
     text = call(*words)
-    assert all(f"| {arm} |" in text for arm in ARMS)
+    assert [line.split()[1] for line in text.splitlines()[2:10]] == list(ARMS)
     (folder,) = (audited / "compare").iterdir()
     table = pq.read_table(folder / "results.parquet").to_pandas()
     assert len(table) == 16
@@ -214,7 +224,7 @@ def test_a_comparison(audited, tiny_policy, monkeypatch):
     assert (raw["trained"] + raw["held_out"] == 60).all()
     monkeypatch.delattr(module, "make_trainer")  # what is done is not done again, with fewer arms neither
     assert call(*words) == text
-    assert "| gamma |" not in call("compare", audited, *options(tiny_policy, "--plant", 0.3, "--arms", "raw,drop"))
+    assert "| gamma " not in call("compare", audited, *options(tiny_policy, "--plant", 0.3, "--arms", "raw,drop"))
 
 
 def test_the_truth_may_be_a_column(audited, tiny_policy):
@@ -229,3 +239,12 @@ def test_the_truth_may_be_a_column(audited, tiny_policy):
         call("compare", audited, *options(tiny_policy, "--truth", "wrong=typo"))
     with pytest.raises(ConfigError, match="--truth prompt"):
         call("compare", audited, *options(tiny_policy, "--truth", "prompt"))
+
+
+def test_several_processes_and_settings_that_mean_nothing_are_refused(audited, tiny_policy, monkeypatch):
+    with pytest.raises(ConfigError, match=r"treat is 'drop': curate compare settles that itself"):
+        call("compare", audited, *options(tiny_policy, "--set", "treat=drop"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ConfigError, match="curate compare runs in one process, and there are 2"):
+        call("compare", audited, *options(tiny_policy))

@@ -199,3 +199,13 @@ def test_margins_of_other_pairs_are_not_taken(audited, config, tmp_path, tiny_po
     call("diagnose", other, "--p-flip", 0.6)
     with RunView(other) as view:
         assert "crossfit" not in view.columns("signals")
+
+
+def test_several_processes_and_settings_that_mean_nothing_are_refused(audited, tiny_policy, monkeypatch):
+    words = ("crossfit", audited, "--model", tiny_policy, "--device", "cpu")
+    with pytest.raises(ConfigError, match=r"eval_share is 0\.5: curate crossfit settles that itself"):
+        call(*words, "--set", "eval_share=0.5")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ConfigError, match="curate crossfit runs in one process, and there are 2"):
+        call(*words)

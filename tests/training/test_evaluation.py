@@ -14,7 +14,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
 from training import evaluation
-from training.evaluation import BINS, Judged, accuracy, calibration_error, judge
+from training.evaluation import BINS, Judgement, accuracy, calibration_error, judge
 from training.losses import PairLogProbs
 
 quick = settings(deadline=None, max_examples=60)
@@ -25,7 +25,7 @@ margins = st.lists(st.floats(-30, 30), min_size=1, max_size=30).map(np.array)
 
 def judged(*margin, gap=None):
     margin_N = np.array(margin, dtype=float)
-    return Judged(margin_N, np.logaddexp(0, -margin_N), margin_N if gap is None else np.array(gap, dtype=float))
+    return Judgement(margin_N, np.logaddexp(0, -margin_N), margin_N if gap is None else np.array(gap, dtype=float))
 
 
 @pytest.mark.parametrize(

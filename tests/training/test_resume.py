@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from curate.cli import app
 from curate.errors import ConfigError, RunError, StorageError
 from training import train as stage
 from training.dynamics import read_visits
+from training.folders import alone_in
 from training.trainer import PairTrainer, last_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -71,10 +73,15 @@ def killed(lab, tmp_path_factory):
 def kill_after(command, metrics, update):
     """Start a training, and kill it at once when that update is logged; how it ended."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    while process.poll() is None and not (metrics.is_file() and f'{{"step": {update},' in metrics.read_text()):
-        time.sleep(0.002)
+    wait_for(process, metrics, update)
     process.kill()
     return process.wait()
+
+
+def wait_for(process, metrics, update):
+    """Wait until that update is logged, or the process has ended."""
+    while process.poll() is None and not (metrics.is_file() and f'{{"step": {update},' in metrics.read_text()):
+        time.sleep(0.002)
 
 
 def test_a_killed_training_goes_on_as_if_nothing_had_been(killed, lab):
@@ -97,6 +104,37 @@ def test_its_signals_are_those_of_every_visit(killed):
 def test_a_torn_checkpoint_is_left_out_and_removed(killed):
     kept = sorted(path.name for path in (killed.cut / "checkpoints").iterdir())
     assert kept == ["checkpoint-15", "checkpoint-20"]
+
+
+def test_what_was_logged_after_the_checkpoint_is_taken_back(killed):
+    steps = [json.loads(line)["step"] for line in (killed.cut / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    assert all(steps.count(step) == 1 + (step % 4 == 0) + (step == 20) for step in range(1, 21))  # with evaluations
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_training_that_is_told_to_stop(number, status, lab, tmp_path):
+    """It says so in a line; with no checkpoint yet, the next one says that it begins anew."""
+    data = lab.write(tmp_path / "pairs.jsonl", lab.rows(200))
+    out, settings = tmp_path / "out", {"loss": "simpo", "epochs": 40.0, "save_every": 1900}
+    command = [sys.executable, "-m", "curate", *lab.words(data, out, **settings)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", cwd=ROOT)
+    wait_for(process, out / "metrics.jsonl", 2)
+    process.send_signal(number)
+    _, said = process.communicate()
+    assert process.returncode == status
+    assert said.endswith("\ninterrupted; what is done is kept, the same command goes on from there\n")
+    if number == signal.SIGTERM:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", cwd=ROOT)
+        assert any("no checkpoint was written yet: the training begins anew" in line for line in process.stderr)
+        process.kill()
+
+
+def test_two_trainings_in_one_folder(lab, tmp_path):
+    data = lab.write(tmp_path / "pairs.jsonl", lab.rows(4))
+    with alone_in(tmp_path / "out"), pytest.raises(RunError, match="out: another process trains there: wait for it"):
+        lab.train(data, tmp_path / "out", loss="simpo")
+    lab.train(data, tmp_path / "out", loss="simpo")
 
 
 def test_what_is_done_is_said_and_not_done_again(killed, lab):
@@ -266,7 +304,8 @@ def test_a_full_disk_wherever_it_fills_up(disk, lab, monkeypatch, tmp_path):
     with monkeypatch.context() as patched:
         patched.setattr(stage, "save_model", lambda *args: leave(disk, 100_000) or save_model(*args))
         told.add(refused_by(disk, lab, data, **settings))
-    assert told == {"checkpoints/checkpoint-4", "dynamics/000-00000002.parquet", ".unfinished"}
+    assert told == {"checkpoints/checkpoint-4", "dynamics/000-00000002.parquet", f"{disk}/out"}
+    assert not (disk / "out" / "model").exists()
     lab.train(data, disk / "out", **settings)
     assert_same(lab, disk / "out", tmp_path / "whole")
 

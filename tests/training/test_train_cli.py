@@ -104,12 +104,15 @@ def test_what_a_training_prints_and_leaves(trained):
     assert report["updates"] == 2 * math.ceil(kept[0] / 8)
     assert (report["targets"], report["batching"], report["held_out"]) == ("constant", "packed", kept[1])
     lines = done.stdout.splitlines()
-    assert lines[:2] == [f"trained on  {kept[0]} pairs, {report['updates']} updates", f"held out    {kept[1]} pairs"]
+    assert lines[0] == f"trained on  {kept[0]} pairs, {report['updates']} updates of 8"
+    assert lines[1] == f"held out    {kept[1]} pairs"
+    assert lines[-1] == f"Next: curate generate PROMPTS --model {out / 'model'} -o answers.json"
     table = {line[:24].strip(): line[24:].split() for line in lines if re.search(r" \d\.\d{4}$", line)}
     assert table == {
-        name.replace("_", " "): [f"{report['before'][name]:.4f}", f"{after:.4f}"]
+        name.replace("_", " "): [f"{report['before'][name]:.4f}" if name in report["before"] else "–", f"{after:.4f}"]
         for name, after in report["after"].items()
     }
+    assert report["before"].keys() == {"loss", "likelihood_accuracy"}  # it is its own reference: no margin yet
     assert f"reference: log-probs of {read(out / 'training.json')['model']['spec']} from " in done.stderr
 
 
@@ -142,9 +145,10 @@ def test_the_card_has_the_numbers(trained):
     counts = tuple(str(report["counts"][name]) for name in ("trained", "held_out"))
     assert (cells["trained"], cells["held out"]) == counts
     assert (cells["beta"], cells["optimizer"], cells["updates"]) == ("2.0", "sgd", str(report["updates"]))
-    assert f"| agrees with the label | 0.5 | {report['after']['accuracy']:.4g} |" in card
+    assert f"| agrees with the label | – | {report['after']['accuracy']:.4g} |" in card
     ((path, digest),) = training["data"]["files"].items()
     assert f"`{path}` sha256 `{digest}`" in card
+    assert card.count("| targets |") == card.count("| treat | soft |") == 1
 
 
 def test_the_whole_model_scores_and_brings_its_margins_back(trained, run, tmp_path, tiny_policy):
@@ -168,7 +172,6 @@ def test_the_whole_model_scores_and_brings_its_margins_back(trained, run, tmp_pa
 
 def test_the_first_margins_are_those_of_the_model_against_itself(trained):
     out, *_ = trained
-    assert (read(out / "before.json")["accuracy"], read(out / "before.json")["margin"]) == (0.5, 0.0)
     visits = pd.concat(map(pd.read_parquet, sorted((out / "dynamics").iterdir())))
     updates, first = read(out / "report.json")["updates"], visits[visits["step"] == 0]
     assert first["margin"].abs().max() < 1e-4
@@ -348,3 +351,18 @@ def test_usage_errors():
     ):
         done = CliRunner().invoke(app, args)
         assert (done.exit_code, message in done.output) == (2, True), done.output
+
+
+def test_a_single_update_changes_the_model(lab, tmp_path):
+    """A warm-up begins at rate 0, and would be all there is."""
+    data = lab.write(tmp_path / "pairs.jsonl", lab.rows(4))
+    lab.train(data, tmp_path / "one", loss="simpo", max_steps=1, warmup=0.1)
+    lab.train(data, tmp_path / "two", loss="simpo", max_steps=1, warmup=0.1, learning_rate=1e-9)
+    assert (lab.weights(tmp_path / "one") - lab.weights(tmp_path / "two")).abs().max() > 1e-4
+
+
+def test_prompts_that_both_files_have_are_said(lab, tmp_path, capsys):
+    rows = lab.rows(6)
+    data, held_out = lab.write(tmp_path / "a.jsonl", rows), lab.write(tmp_path / "b.jsonl", rows[4:] + lab.rows(7)[6:])
+    lab.train(data, tmp_path / "out", loss="simpo", max_steps=1, eval_data=str(held_out))
+    assert f"2 pairs of {held_out} share their prompt with pairs of {data}" in capsys.readouterr().err

@@ -70,7 +70,7 @@ class CompareConfig:
 
 
 @dataclass(frozen=True)
-class World:
+class Trial:
     """Pairs of one seed.
 
     held_out_N, learned_N: which pairs are judged and trained on.
@@ -85,7 +85,7 @@ class World:
     found: Diagnosed
 
 
-def make_world(evidence: Evidence, chosen_N: Mask, known_N: Mask | None, what: CompareConfig, seed: int) -> World:
+def make_trial(evidence: Evidence, chosen_N: Mask, known_N: Mask | None, what: CompareConfig, seed: int) -> Trial:
     """Split, plant and diagnose. All labelled pairs are diagnosed together; the chosen ones are compared.
 
     Raises:
@@ -110,34 +110,34 @@ def make_world(evidence: Evidence, chosen_N: Mask, known_N: Mask | None, what: C
     flipped_N = swap_N if what.plant else known_N
     if known_N is not None:
         swap_N = swap_N | (apart_N & known_N)
-    world = World(apart_N & chosen_N, training.learns_N & chosen_N, swap_N, flipped_N, found)
-    if not (world.held_out_N.any() and world.learned_N.any()):
+    trial = Trial(apart_N & chosen_N, training.learns_N & chosen_N, swap_N, flipped_N, found)
+    if not (trial.held_out_N.any() and trial.learned_N.any()):
         raise RunError("no pair is left to train on, or none to judge: raise --pairs, --max-tokens or --held-out")
-    return world
+    return trial
 
 
-def treat(arm: str, world: World, seed: int) -> Treated:
+def treat(arm: str, trial: Trial, seed: int) -> Treated:
     """What an arm makes of the pairs: planted flips are turned round, the held-out pairs are left alone."""
-    treated = TREATMENTS.get(arm, TREATMENTS["raw"])(world.found)
-    called = int((world.found.flipped_N & world.learned_N).sum())
+    treated = TREATMENTS.get(arm, TREATMENTS["raw"])(trial.found)
+    called = int((trial.found.flipped_N & trial.learned_N).sum())
     dropped_N = treated.dropped_N.copy()
     if arm == "random_drop":
-        drawn = np.random.default_rng([seed, _DROPPING]).permutation(np.flatnonzero(world.learned_N))[:called]
+        drawn = np.random.default_rng([seed, _DROPPING]).permutation(np.flatnonzero(trial.learned_N))[:called]
         dropped_N[drawn] = DROPPED_AT_RANDOM
-    if arm == "oracle_drop" and world.flipped_N is not None:
-        dropped_N[world.flipped_N & world.learned_N] = DROPPED_BY_TRUTH
-    dropped_N[world.held_out_N] = HELD_OUT
-    dropped_N[~(world.held_out_N | world.learned_N)] = UNUSED
-    return replace(treated, dropped_N=dropped_N, swap_N=treated.swap_N ^ world.swap_N)
+    if arm == "oracle_drop" and trial.flipped_N is not None:
+        dropped_N[trial.flipped_N & trial.learned_N] = DROPPED_BY_TRUTH
+    dropped_N[trial.held_out_N] = HELD_OUT
+    dropped_N[~(trial.held_out_N | trial.learned_N)] = UNUSED
+    return replace(treated, dropped_N=dropped_N, swap_N=treated.swap_N ^ trial.swap_N)
 
 
-def noise_left(treated: Treated, world: World) -> float | None:
+def noise_left(treated: Treated, trial: Trial) -> float | None:
     """Share of wrong labels, by weight, among those that are trained on; a soft label counts by its share."""
-    if world.flipped_N is None:
+    if trial.flipped_N is None:
         return None
     kept_N = np.asarray(treated.dropped_N == "")
-    turned_N = treated.swap_N ^ world.swap_N
-    wrong_N = world.flipped_N ^ turned_N
+    turned_N = treated.swap_N ^ trial.swap_N
+    wrong_N = trial.flipped_N ^ turned_N
     share_N = np.where(wrong_N, 1 - treated.p_flip_N, treated.p_flip_N)
     weight_M = treated.weight_N[kept_N]
     return float(np.average(share_N[kept_N], weights=weight_M)) if weight_M.any() else None
