@@ -1,6 +1,9 @@
 """Stage `ingest`: input files → `pairs/` and `refused.parquet`. Streams: memory does not grow with the data.
 
-Counts in = pairs + refused, asserted. A row that does not become a pair is kept with its reason.
+Every row that is read either gave pairs or is kept with the reason why not, asserted: rows = rows in a pair + refused.
+Where each row is a pair that is rows = pairs + refused. A record (a pair or a refused row) takes the next number as its
+`row`; `file` and `line` say where it came from. Pairs of one ranking share their line; a pair of joined rows has the
+first row's line and text.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ import pyarrow.parquet as pq
 from curate import formats, readers
 from curate.config import IngestConfig, as_json
 from curate.errors import InputError, RunError
-from curate.formats import Format, Message, Pair, Profile, Refused
+from curate.formats import Format, Message, Pair, Profile
 from curate.progress import Progress, Quiet
+from curate.reading import readings
 from curate.schema import PAIRS, REFUSED, SCHEMA_VERSION
 from curate.store import GROUP_PAIRS, PART_PAIRS, Run, atomic_folder, atomic_path, fingerprint, parquet_writer
 
@@ -123,17 +127,21 @@ def _ingest(
 def _examine(config: IngestConfig, path: str, digest: str) -> InputFile:
     """Look at a file's first rows and settle how it is read."""
     profile = Profile.of(row.values for row in islice(readers.read_rows(path), _PROFILE_ROWS))
-    columns = tuple(map(_storable, profile.kinds))
-    if config.columns is not None:
-        form = formats.mapped(config.columns, config.label_values)
-        _require_columns(path, form, profile)
-        return InputFile(path, digest, form, "--columns says so", columns)
+    form, reason = _choose(config, path, profile)
+    return InputFile(path, digest, form.by_label(config.label), reason, tuple(map(_storable, profile.kinds)))
+
+
+def _choose(config: IngestConfig, path: str, profile: Profile) -> tuple[Format, str]:
+    """The format of a file, and why it is that."""
+    if config.columns is None and config.format is None:
+        form = formats.detect(profile, path)
+        return form, form.reason()
     if config.format is not None:
-        form = formats.named(config.format)
-        _require_columns(path, form, profile)
-        return InputFile(path, digest, form, "--format says so", columns)
-    form = formats.detect(profile, path)
-    return InputFile(path, digest, form, form.reason(), columns)
+        form, reason = formats.named(config.format), "--format says so"
+    else:
+        form, reason = formats.mapped(config.columns or {}, config.label_values), "--columns says so"
+    _require_columns(path, form, profile)
+    return form, reason
 
 
 def _require_columns(path: str, form: Format, profile: Profile) -> None:
@@ -144,6 +152,8 @@ def _require_columns(path: str, form: Format, profile: Profile) -> None:
 @dataclass
 class _Counts:
     rows: int = 0
+    paired: int = 0  # rows that stand in a pair
+    records: int = 0  # pairs and refused rows
     pairs: int = 0
     ties: int = 0
     refused: int = 0
@@ -163,29 +173,40 @@ def _write(
     config: IngestConfig, files: list[InputFile], pairs_folder: Path, refused_file: Path, progress: Progress
 ) -> _Counts:
     counts = _Counts(by_file={file.path: {"rows": 0, "pairs": 0, "refused": 0} for file in files})
-    rows = chain.from_iterable(_convert(file, counts) for file in files)
+    rows = chain.from_iterable(_convert(config, file, counts) for file in files)
     with parquet_writer(refused_file, REFUSED) as refused, closing(_divert(rows, refused, counts)) as accepted:
         _write_parts(islice(accepted, config.limit), pairs_folder, counts, progress)
-    if counts.rows != counts.pairs + counts.refused:
-        raise AssertionError(f"{counts.rows} rows in, {counts.pairs} pairs and {counts.refused} refused out")
+    if counts.rows != counts.paired + counts.refused:
+        raise AssertionError(f"{counts.rows} rows in, {counts.paired} in a pair and {counts.refused} refused out")
+    if counts.records != counts.pairs + counts.refused:
+        raise AssertionError(f"{counts.records} records, but {counts.pairs} pairs and {counts.refused} refused")
     return counts
 
 
-def _convert(file: InputFile, counts: _Counts) -> Iterator[dict[str, Any]]:
-    """Every row of a file as a record of `PAIRS`, or of `REFUSED` with its reason."""
+def _convert(config: IngestConfig, file: InputFile, counts: _Counts) -> Iterator[dict[str, Any]]:
+    """Every pair of a file as a record of `PAIRS`, every refused row as one of `REFUSED` with its reason."""
     default_source = _source_name(file.path)
     seen = counts.by_file[file.path]
-    for row in readers.read_rows(file.path):
-        place = {"row": counts.rows, "file": file.path, "line": row.line, "original": row.text}
-        counts.rows += 1
-        seen["rows"] += 1
-        try:
-            pair = file.form.read(row.values)
-            record = {**place, **_record(pair), "source": pair.source or default_source}
-        except Refused as refusal:
-            record = {**place, "original": _storable(row.text), "reason": str(refusal)}
-        seen["refused" if "reason" in record else "pairs"] += 1
-        yield record
+    for reading in readings(file.form, config.pairing, readers.read_rows(file.path)):
+        first = reading.rows[0]
+        place = {"file": file.path, "line": first.line, "original": first.text}
+        counts.rows += len(reading.rows)
+        seen["rows"] += len(reading.rows)
+        if not reading.pairs:
+            seen["refused"] += 1
+            refused = {"original": _storable(first.text), "reason": reading.reason}
+            yield {"row": _next(counts), **place, **refused}
+            continue
+        counts.paired += len(reading.rows)
+        for pair in reading.pairs:
+            seen["pairs"] += 1
+            yield {"row": _next(counts), **place, **_record(pair), "source": pair.source or default_source}
+
+
+def _next(counts: _Counts) -> int:
+    """The running number of the next record."""
+    counts.records += 1
+    return counts.records - 1
 
 
 def _record(pair: Pair) -> dict[str, Any]:
