@@ -24,15 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate import formats, readers
-from curate.config import IngestConfig, as_json
-from curate.errors import InputError, RunError
+from curate.config import PAIRINGS, IngestConfig, as_json
+from curate.errors import ConfigError, InputError, RunError
 from curate.formats import Format, Message, Pair, Profile
+from curate.inputs import Source, find_sources
 from curate.progress import Progress, Quiet
 from curate.reading import readings
 from curate.schema import PAIRS, REFUSED, SCHEMA_VERSION
 from curate.store import GROUP_PAIRS, PART_PAIRS, Run, atomic_folder, atomic_path, fingerprint, parquet_writer
 
 _PROFILE_ROWS = 100
+_SAVED = re.compile(r"data-\d+-of-\d+\.arrow")
 _SHARD_NUMBER = re.compile(r"-\d+-of-\d+$")
 
 
@@ -48,7 +50,6 @@ class InputFile:
     """One file to read: how, and why so."""
 
     path: str
-    sha256: str
     form: Format
     reason: str
     columns: tuple[str, ...]
@@ -70,16 +71,18 @@ def ingest(
         RunError: the run was made from other data.
     """
     progress = progress or Quiet()
-    paths = readers.find_files(config.inputs)
+    sources = find_sources(config.inputs)
+    paths = [source.path for source in sources]
     digests = [readers.sha256(path) for path in paths]
-    key = fingerprint([SCHEMA_VERSION, as_json(replace(config, inputs=tuple(paths))), digests])
+    described = [source.description for source in sources]
+    key = fingerprint([SCHEMA_VERSION, as_json(replace(config, inputs=tuple(paths))), digests, described])
     with run.lock():
         if run.is_done("ingest", key):
             return run.require("ingest")
         record = run.stage("ingest")
         if record is not None and not replace_data:
             _check_same_data(run, record, paths, digests)
-        return _ingest(config, run, progress, key, paths, digests)
+        return _ingest(config, run, progress, key, sources, digests)
 
 
 def _check_same_data(run: Run, record: dict[str, Any], paths: list[str], digests: list[str]) -> None:
@@ -90,12 +93,12 @@ def _check_same_data(run: Run, record: dict[str, Any], paths: list[str], digests
 
 
 def _ingest(
-    config: IngestConfig, run: Run, progress: Progress, key: str, paths: list[str], digests: list[str]
+    config: IngestConfig, run: Run, progress: Progress, key: str, sources: list[Source], digests: list[str]
 ) -> dict[str, Any]:
     started = time.monotonic()
-    files = [_examine(config, path, digest) for path, digest in zip(paths, digests, strict=True)]
+    files = [examine(config, source) for source in sources]
     for file in files:
-        progress.say(f"{file.path}: {file.form.name}, since {file.reason}")
+        progress.say(f"{file.path}: {file.form.name}, since {file.reason}{_policy(config, file.form)}")
     with atomic_folder(run.pairs_path) as pairs_folder, atomic_path(run.refused_path) as refused_file:
         counts = _write(config, files, pairs_folder, refused_file, progress)
         if not counts.pairs:
@@ -106,13 +109,13 @@ def _ingest(
         "inputs": [
             {
                 "path": file.path,
-                "sha256": file.sha256,
+                "sha256": digest,
                 "format": file.form.name,
                 "why": file.reason,
                 "columns": list(file.columns),
                 **counts.by_file[file.path],
             }
-            for file in files
+            for file, digest in zip(files, digests, strict=True)
         ],
         "rows": counts.rows,
         "pairs": counts.pairs,
@@ -124,24 +127,39 @@ def _ingest(
     return run.require("ingest")
 
 
-def _examine(config: IngestConfig, path: str, digest: str) -> InputFile:
-    """Look at a file's first rows and settle how it is read."""
-    profile = Profile.of(row.values for row in islice(readers.read_rows(path), _PROFILE_ROWS))
-    form, reason = _choose(config, path, profile)
-    return InputFile(path, digest, form.by_label(config.label), reason, tuple(map(_storable, profile.kinds)))
+def examine(config: IngestConfig, source: Source) -> InputFile:
+    """Look at a file's first rows and settle how it is read.
+
+    Raises:
+        InputError: the file is unreadable, or of no known format.
+        ConfigError: a setting does not fit the format.
+    """
+    profile = Profile.of(row.values for row in islice(readers.read_rows(source.path), _PROFILE_ROWS))
+    form, reason = _choose(config, source, profile)
+    if form.rowwise and config.pairing != PAIRINGS[0]:
+        raise ConfigError(f"--pairing {config.pairing}: each row of {form.name} is one pair; leave --pairing out")
+    return InputFile(source.path, form.by_label(config.label), reason, tuple(map(_storable, profile.kinds)))
 
 
-def _choose(config: IngestConfig, path: str, profile: Profile) -> tuple[Format, str]:
+def _choose(config: IngestConfig, source: Source, profile: Profile) -> tuple[Format, str]:
     """The format of a file, and why it is that."""
-    if config.columns is None and config.format is None:
-        form = formats.detect(profile, path)
-        return form, form.reason()
-    if config.format is not None:
+    if config.columns is not None:
+        form, reason = formats.mapped(config.columns, config.label_values), "--columns says so"
+    elif config.format is not None:
         form, reason = formats.named(config.format), "--format says so"
+    elif source.form is not None:
+        form, reason = source.form, source.why
     else:
-        form, reason = formats.mapped(config.columns or {}, config.label_values), "--columns says so"
-    _require_columns(path, form, profile)
+        form = formats.detect(profile, source.path)
+        return form, form.reason()
+    _require_columns(source.path, form, profile)
     return form, reason
+
+
+def _policy(config: IngestConfig, form: Format) -> str:
+    """What was chosen beyond the format, in words."""
+    pairing = "" if form.rowwise else f"; ranked answers become pairs by --pairing {config.pairing}"
+    return pairing + (f"; its label is {config.label}" if form.labels else "")
 
 
 def _require_columns(path: str, form: Format, profile: Profile) -> None:
@@ -219,8 +237,13 @@ def _storable(text: str) -> str:
 
 
 def _source_name(path: str) -> str:
-    """A file's name without its suffixes and shard number: where its pairs come from, if no column says so."""
+    """A file's name without its suffixes and shard number: where its pairs come from, if no column says so.
+
+    The files of a saved dataset are all named `data`, so that its folder's name stands for them.
+    """
     name = PurePosixPath(path)
+    if _SAVED.fullmatch(name.name):
+        return name.parent.name
     while name.suffix.lower() in (*readers.COMPRESSIONS, *readers.CONTAINERS):
         name = name.with_suffix("")
     return _SHARD_NUMBER.sub("", name.name)
