@@ -6,6 +6,7 @@ Each entry has `file_name` or `hf_hub_url`, `ranking`, `formatting` (alpaca or s
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -90,7 +91,7 @@ def _place(path: str, name: str, entry: Mapping[str, Any]) -> str:
         return f"{hub}:{entry['split']}" if entry.get("split") else str(hub)
     if not entry.get("file_name"):
         raise InputError(f"{path}: {name} has neither file_name nor hf_hub_url; download it and name its file")
-    return f"{path.removesuffix(REGISTRY)}{entry['file_name']}"
+    return posixpath.join(path.removesuffix(REGISTRY), str(entry["file_name"]))
 
 
 def _format(path: str, name: str, entry: Mapping[str, Any]) -> Format:
