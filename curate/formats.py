@@ -11,8 +11,10 @@ from curate.canon import Answer, Message, Pair, Ranking, Refused, Vote
 from curate.column_mapping import MAPPED, mapped
 from curate.errors import ConfigError, InputError
 from curate.form import Format, Profile
+from curate.formats_arena import ARENA
 from curate.formats_chats import CHATS
 from curate.formats_compared import COMPARED
+from curate.formats_helpsteer import HELPSTEER
 from curate.formats_ranked import RANKED
 from curate.formats_texts import TEXTS
 
@@ -32,7 +34,7 @@ __all__ = [
     "named",
 ]
 
-FORMATS: dict[str, Format] = {form.name: form for form in (*TEXTS, *CHATS, *COMPARED, *RANKED)}
+FORMATS: dict[str, Format] = {form.name: form for form in (*TEXTS, *CHATS, *COMPARED, *ARENA, *HELPSTEER, *RANKED)}
 
 #: Data that looks like preferences and holds none: its columns, and what it is.
 _NO_PREFERENCES = {
@@ -53,7 +55,7 @@ def detect(profile: Profile, where: str) -> Format:
         return fitting[0]
     for marks, what in _NO_PREFERENCES.items():
         if marks <= profile.kinds.keys():
-            raise InputError(f"{where}: this is no preference data but {what}")
+            raise InputError(f"{where}: this is no preference data but {what}; leave the file out")
     columns = ", ".join(profile.kinds) or "none"
     if fitting:
         names = ", ".join(form.name for form in fitting)

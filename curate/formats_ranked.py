@@ -5,24 +5,17 @@ from __future__ import annotations
 from curate.canon import Answer, Ranking, Refused
 from curate.dialogues import dialogue_in, is_dialogue
 from curate.form import Format, Parse
-from curate.formats_compared import helpsteer_prompt
 from curate.values import (
     Values,
     assistant_turn,
     messages_in,
     number_from,
+    number_in,
     records_in,
     text_in,
     turns_in,
     user_turn,
 )
-
-
-def _number_in(values: Values, name: str) -> float:
-    number = number_from(values.get(name))
-    if number is None:
-        raise Refused(f"{name} is {values.get(name)!r}: expected a number")
-    return number
 
 
 def _nectar(values: Values) -> Ranking:
@@ -31,7 +24,7 @@ def _nectar(values: Values) -> Ranking:
     if turns[-1].role == "assistant" and not turns[-1].content:
         turns = turns[:-1]
     answers = tuple(
-        Answer(assistant_turn(text_in(record, "answer")), -_number_in(record, "rank"))
+        Answer(assistant_turn(text_in(record, "answer")), -number_in(record, "rank"))
         for record in records_in(values, "answers")
     )
     sources = values.get("source")
@@ -41,7 +34,7 @@ def _nectar(values: Values) -> Ranking:
 
 def _nemo_rl(values: Values) -> Ranking:
     answers = tuple(
-        Answer(messages_in(record, "completion"), -_number_in(record, "rank"), number_from(record.get("reward")))
+        Answer(messages_in(record, "completion"), -number_in(record, "rank"), number_from(record.get("reward")))
         for record in records_in(values, "completions")
     )
     return Ranking(messages_in(values, "context"), answers)
@@ -51,16 +44,11 @@ def _ultrafeedback(column: str) -> Parse:
     def parse(values: Values) -> Ranking:
         answers = []
         for record in records_in(values, "completions"):
-            score = _number_in(record, column)
+            score = number_in(record, column)
             answers.append(Answer(assistant_turn(text_in(record, "response")), score, score))
         return Ranking(user_turn(text_in(values, "instruction")), tuple(answers))
 
     return parse
-
-
-def _helpsteer2(values: Values) -> Ranking:
-    score = _number_in(values, "helpfulness")
-    return Ranking(helpsteer_prompt(values), (Answer(assistant_turn(text_in(values, "response")), score, score),))
 
 
 _TRUTHS = {"true": 1.0, "false": 0.0}
@@ -126,16 +114,6 @@ RANKED = (
             "overall": _ultrafeedback("overall_score"),
         },
         traps=("fine-grained_score and overall_score rank differently: --label says which one counts.",),
-    ),
-    Format(
-        "helpsteer2",
-        "HelpSteer2 ratings: prompt, response, helpfulness; the rows of one prompt stand next to each other",
-        {"prompt": "text", "response": "text", "helpfulness": "any"},
-        _helpsteer2,
-        {"prompt": "What color is the sky?", "response": "It is blue.", "helpfulness": 4, "correctness": 4},
-        shape="joined",
-        more=({"prompt": "What color is the sky?", "response": "It is green.", "helpfulness": 1, "correctness": 0},),
-        traps=("Helpfulness is the label; equal ratings are a tie.", "A prompt with a single row is refused."),
     ),
     Format(
         "kto",

@@ -150,3 +150,11 @@ def number_from(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def number_in(values: Values, name: str) -> float:
+    """The number in a column."""
+    number = number_from(values.get(name))
+    if number is None:
+        raise Refused(f"{name} is {values.get(name)!r}: expected a number")
+    return number

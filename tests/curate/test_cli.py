@@ -305,6 +305,13 @@ def test_explaining_says_what_the_run_would_hold(tmp_path):
     assert [Path(row["file"]).name for row in found] == ["a.jsonl"] * 3 + ["b.jsonl"] * 3
 
 
+def test_the_report_tells_rows_from_pairs(tmp_path):
+    answers = [{"answer": name, "rank": rank} for rank, name in enumerate("abc")]
+    rows = [{"prompt": "q", "answers": answers}, {"prompt": "q2", "answers": []}]
+    done = call("ingest", write(tmp_path / "a.jsonl", rows), "-o", tmp_path / "run", "--pairing", "all")
+    assert re.search(r"rows +2 read = 1 in 3 pairs \+ 1 refused", done.stdout)
+
+
 def test_explaining_joined_rows_names_all_their_lines(tmp_path):
     form = FORMATS["helpsteer2"]
     path = write(tmp_path / "a.jsonl", [{**form.example, "prompt": "other"}, form.example, *form.more])
