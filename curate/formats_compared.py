@@ -6,7 +6,16 @@ from curate.canon import Pair, Refused, Vote
 from curate.comparing import SIGN, choice_in, compared
 from curate.form import Format, Parse
 from curate.formats_texts import instruction_in
-from curate.values import Values, describe, number_from, optional_text_in, records_in, text_in, user_turn
+from curate.values import (
+    Values,
+    describe,
+    number_from,
+    optional_numbers_in,
+    optional_text_in,
+    records_in,
+    text_in,
+    user_turn,
+)
 
 
 def _llmbar(values: Values) -> Pair:
@@ -91,15 +100,9 @@ def _llm_comparator(values: Values) -> Pair:
     score = number_from(values.get("score"))
     if score is None:
         raise Refused(f"score is {values.get('score')!r}: expected a number, positive where A is better")
-    ratings = [
-        number_from(record.get("score"))
-        for record in values.get("individual_rater_scores") or ()
-        if isinstance(record, dict)
-    ]
     votes = tuple(
         Vote(f"rater{number}", (rating > 0) - (rating < 0))
-        for number, rating in enumerate(ratings, start=1)
-        if rating is not None
+        for number, rating in enumerate(optional_numbers_in(values, "individual_rater_scores", "score"), start=1)
     )
     return compared(
         user_turn(text_in(values, "input_text")),

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from curate.canon import Answer, Message, Pair, Ranking, Vote
 from curate.comparing import SIGN, choice_in, compared
 from curate.form import Format
-from curate.values import Values, assistant_turn, messages_in, number_from, number_in, optional_text_in, text_in
+from curate.values import Values, assistant_turn, messages_in, number_in, optional_numbers_in, optional_text_in, text_in
 
 #: Signed strengths of HelpSteer: negative says that response 1 is better.
-_STRENGTHS = {-3: 1, -2: 1, -1: 1, 0: 0, 1: 2, 2: 2, 3: 2}
+_STRENGTHS: dict[float, int] = {-3: 1, -2: 1, -1: 1, 0: 0, 1: 2, 2: 2, 3: 2}
 _STRENGTH_WORDS = "a whole number from -3 (response 1 is much better) over 0 (a tie) to 3"
 _HELPSTEER_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
@@ -25,25 +24,22 @@ def _helpsteer_prompt(values: Values) -> tuple[Message, ...]:
     return tuple(turns[:-1] if turns[-1] == Message("assistant", "") else turns)
 
 
-def _strength_votes(records: Iterable[Any], key: str) -> tuple[Vote, ...]:
-    """Annotators' signed strengths as votes for response 1; what is no strength (-100: neither) is a tie."""
-    strengths = [number_from(record.get(key)) for record in records if isinstance(record, dict)]
+def _strength_votes(strengths: Iterable[float]) -> tuple[Vote, ...]:
+    """Annotators' signed strengths as votes for response 1; what is no strength (-100: neither is good) is a tie."""
     return tuple(
-        Vote(f"annotator{number}", SIGN[_STRENGTHS.get(int(strength), 0)])
+        Vote(f"annotator{number}", SIGN[_STRENGTHS.get(strength, 0)])
         for number, strength in enumerate(strengths, start=1)
-        if strength is not None
     )
 
 
 def _helpsteer2_preference(values: Values) -> Pair:
     preferred = choice_in(values, "preference_strength", _STRENGTHS, _STRENGTH_WORDS)
-    given = values.get("all_preferences_unprocessed")
     return compared(
         _helpsteer_prompt(values),
         text_in(values, "response_1"),
         text_in(values, "response_2"),
         preferred,
-        votes=_strength_votes(given if isinstance(given, list) else (), "strength"),
+        votes=_strength_votes(optional_numbers_in(values, "all_preferences_unprocessed", "strength")),
     )
 
 
@@ -55,7 +51,7 @@ def _helpsteer3(values: Values) -> Pair:
         text_in(values, "response2"),
         preferred,
         source=optional_text_in(values, "domain") or None,
-        votes=_strength_votes(values.get("individual_preference") or (), "score"),
+        votes=_strength_votes(optional_numbers_in(values, "individual_preference", "score")),
     )
 
 
@@ -95,7 +91,10 @@ HELPSTEER = (
             "overall_preference": 2,
             "individual_preference": [{"score": 3}, {"score": 1}, {"score": 0}],
         },
-        traps=("Negative says that response 1 is better, 0 is a tie.", "individual_preference gives the votes."),
+        traps=(
+            "Negative says that response 1 is better, 0 is a tie.",
+            "individual_preference gives the votes; annotator1 is not the same person in every row.",
+        ),
     ),
     Format(
         "helpsteer2",

@@ -158,3 +158,10 @@ def number_in(values: Values, name: str) -> float:
     if number is None:
         raise Refused(f"{name} is {values.get(name)!r}: expected a number")
     return number
+
+
+def optional_numbers_in(values: Values, name: str, key: str) -> list[float]:
+    """The numbers under a key of a list of objects; what is no such list, or no number, is left out."""
+    value = values.get(name)
+    records = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    return [number for number in (number_from(record.get(key)) for record in records) if number is not None]

@@ -5,6 +5,7 @@ A format's example says where the texts stand in its rows; they get the generate
 
 import copy
 import json
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -120,3 +121,45 @@ def test_texts_with_a_shared_beginning_keep_every_character(texts):
     assert contents(pair.prompt)[0] + contents(pair.chosen)[0] == row["chosen"]
     assert contents(pair.prompt)[0] + contents(pair.rejected)[0] == row["rejected"]
     assert contents(pair.prompt)[0].startswith("The sky")
+
+
+ODD: list[Any] = [None, True, False, 3, -1.5, float("nan"), 10**400, "", "[", "text", "\ud800", [], [[]], [None], [3]]
+ODD += [{}, {"a": 1}, ["text"], {"role": "user"}, [{"role": "user", "content": 3}], [{"content": "x"}], {"text": None}]
+
+
+def places(value, way=()):
+    """The way to every value within a row."""
+    yield way
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*way, key))
+
+
+def with_odd(row, way, odd):
+    if not way:
+        return odd
+    copied = dict(row) if isinstance(row, dict) else list(row)
+    copied[way[0]] = with_odd(copied[way[0]], way[1:], odd)
+    return copied
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_odd_value_anywhere_is_read_or_refused(name):
+    """No value of any kind, in any place of a row, may end a run with another error."""
+    form = FORMATS[name].by_label(next(iter(FORMATS[name].labels), None))
+    row = {**form.example, **OPTIONAL.get(name, {})}
+    for way in list(places(row))[1:]:
+        for odd in ODD:
+            given = [Row(with_odd(row, way, odd), 1, ""), *(Row(dict(more), 2, "") for more in form.more)]
+            for found in readings(form, "all", given):
+                assert found.pairs or found.reason
+                assert all(isinstance(pair.tie, bool) for pair in found.pairs)
+
+
+OPTIONAL: dict[str, dict[str, Any]] = {
+    "trl_standard": {"system": "s", "source": "s", "annotator": "a", "score_chosen": 1, "score_rejected": 2},
+    "llamafactory_alpaca": {"system": "s", "history": [["q", "a"]]},
+    "llamafactory_sharegpt": {"system": "s"},
+    "helpsteer2_preference": {"all_preferences_unprocessed": [{"strength": 1}]},
+    "ms_swift": {"rejected_messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+}

@@ -144,7 +144,7 @@ def test_another_state_is_a_file_like_any(tmp_path):
 # --- the hub ---
 
 
-class Hub(MemoryFileSystem):
+class Hub(MemoryFileSystem):  # type: ignore[misc]
     """A hub of one dataset, in memory."""
 
     protocol = "hf"
