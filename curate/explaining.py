@@ -101,7 +101,7 @@ def _explanation(config: IngestConfig, file: InputFile, reading: Reading, row: R
         file.form.name,
         file.reason,
         None if file.form.rowwise else config.pairing,
-        config.label,
+        config.label if file.form.labels else None,
         tuple(row.values),
         tuple(name for name, value in row.values.items() if name in asked and value is not None),
         reading.pairs,

@@ -99,15 +99,11 @@ class Format:
         """The same format, read by one of the labels that its rows have.
 
         Raises:
-            ConfigError: it has several and none is named, or not the named one.
+            ConfigError: none is named, or one that it has not.
         """
         names = " or ".join(self.labels)
         if label is None:
-            if self.labels:
-                raise ConfigError(f"{self.name}: its rows have two labels, which may differ; choose --label {names}")
-            return self
-        if not self.labels:
-            raise ConfigError(f"--label {label}: the rows of {self.name} have one label; leave --label out")
+            raise ConfigError(f"{self.name}: its rows have two labels, which may differ; choose --label {names}")
         if label not in self.labels:
             raise ConfigError(f"--label {label}: the labels of {self.name} are {names}")
         return replace(self, parse=self.labels[label])

@@ -97,6 +97,7 @@ def _ingest(
 ) -> dict[str, Any]:
     started = time.monotonic()
     files = [examine(config, source) for source in sources]
+    _require_use(config, files)
     for file in files:
         progress.say(f"{file.path}: {file.form.name}, since {file.reason}{_policy(config, file.form)}")
     with atomic_folder(run.pairs_path) as pairs_folder, atomic_path(run.refused_path) as refused_file:
@@ -136,9 +137,17 @@ def examine(config: IngestConfig, source: Source) -> InputFile:
     """
     profile = Profile.of(row.values for row in islice(readers.read_rows(source.path), _PROFILE_ROWS))
     form, reason = _choose(config, source, profile)
-    if form.rowwise and config.pairing != PAIRINGS[0]:
-        raise ConfigError(f"--pairing {config.pairing}: each row of {form.name} is one pair; leave --pairing out")
-    return InputFile(source.path, form.by_label(config.label), reason, tuple(map(_storable, profile.kinds)))
+    settled = form.by_label(config.label) if form.labels else form
+    return InputFile(source.path, settled, reason, tuple(map(_storable, profile.kinds)))
+
+
+def _require_use(config: IngestConfig, files: list[InputFile]) -> None:
+    """Refuse settings that say something of none of the files."""
+    names = ", ".join(dict.fromkeys(file.form.name for file in files))
+    if config.pairing != PAIRINGS[0] and all(file.form.rowwise for file in files):
+        raise ConfigError(f"--pairing {config.pairing}: each row of {names} is one pair; leave --pairing out")
+    if config.label is not None and not any(file.form.labels for file in files):
+        raise ConfigError(f"--label {config.label}: the rows of {names} have one label; leave --label out")
 
 
 def _choose(config: IngestConfig, source: Source, profile: Profile) -> tuple[Format, str]:

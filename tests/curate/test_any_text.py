@@ -4,16 +4,22 @@ A format's example says where the texts stand in its rows; they get the generate
 """
 
 import copy
+import csv
 import json
 from typing import Any
 
 import hypothesis.strategies as st
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, example, given, settings
 
+from curate.config import IngestConfig
 from curate.formats import FORMATS
+from curate.pairs import ingest
 from curate.readers import Row
 from curate.reading import readings
+from curate.store import Run
 
 PROMPTS = ("What color is the sky?", "What color is this?", "The sky is")
 CHOSEN = ("It is blue.", "Blue.", "blue.")
@@ -58,7 +64,7 @@ def substituted(value, texts):
 def pair_of(name, texts):
     """The one pair of an example whose texts are these."""
     form = FORMATS[name]
-    form = form.by_label(next(iter(form.labels), None))
+    form = next((form.by_label(label) for label in form.labels), form)
     values = [substituted(copy.deepcopy(dict(row)), texts) for row in (form.example, *form.more)]
     rows = [Row(row, line, "") for line, row in enumerate(values, start=1)]
     (found,) = readings(form, "best-worst", rows)
@@ -146,7 +152,8 @@ def with_odd(row, way, odd):
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_odd_value_anywhere_is_read_or_refused(name):
     """No value of any kind, in any place of a row, may end a run with another error."""
-    form = FORMATS[name].by_label(next(iter(FORMATS[name].labels), None))
+    form = FORMATS[name]
+    form = next((form.by_label(label) for label in form.labels), form)
     row = {**form.example, **OPTIONAL.get(name, {})}
     for way in list(places(row))[1:]:
         for odd in ODD:
@@ -163,3 +170,36 @@ OPTIONAL: dict[str, dict[str, Any]] = {
     "helpsteer2_preference": {"all_preferences_unprocessed": [{"strength": 1}]},
     "ms_swift": {"rejected_messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
 }
+
+
+def written(rows, folder):
+    """The rows as a file of each kind that can hold them."""
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, folder / "a.parquet")
+    with pa.OSFile(str(folder / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+        out.write_table(table)
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "a.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    yield from (folder / f"a.{kind}" for kind in ("parquet", "arrow", "jsonl", "json"))
+    if not any(isinstance(value, dict | list) for row in rows for value in row.values()):
+        for kind, delimiter in (("csv", ","), ("tsv", "\t")):
+            with open(folder / f"a.{kind}", "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+                writer.writeheader()
+                writer.writerows(rows)
+            yield folder / f"a.{kind}"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_container_gives_the_same_pair_of_a_format(name, tmp_path):
+    form = FORMATS[name]
+    rows = [dict(form.example), *map(dict, form.more)]
+    found = {}
+    for path in written(rows, tmp_path):
+        run = Run.create(tmp_path / path.suffix)
+        record = ingest(IngestConfig((str(path),), label=next(iter(form.labels), None)), run)
+        assert [file["format"] for file in record["inputs"]] == [name], path
+        (pair,) = run.read_pairs(0, run.count_pairs()).drop_columns(["file", "line", "original"]).to_pylist()
+        found[path.suffix] = pair
+    assert len(found) in (4, 6)
+    assert all(pair == found[".jsonl"] for pair in found.values()), found

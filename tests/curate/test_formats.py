@@ -116,11 +116,12 @@ EXPECTED = {
 }
 
 
-def pairs_from(name, *rows, pairing="best-worst", label=None):
+def pairs_from(name, *rows):
     """The pairs that rows of a format give; the first label where it has several."""
-    form = FORMATS[name].by_label(label or next(iter(FORMATS[name].labels), None))
+    form = FORMATS[name]
+    form = next((form.by_label(label) for label in form.labels), form)
     given = [Row(values, line, "") for line, values in enumerate(rows, start=1)]
-    return [pair for reading in readings(form, pairing, given) for pair in reading.pairs]
+    return [pair for reading in readings(form, "best-worst", given) for pair in reading.pairs]
 
 
 # --- every format ---

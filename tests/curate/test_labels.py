@@ -14,7 +14,8 @@ GREEN, BLUE = "It is green.", "It is blue."
 
 def read(name, label=None, **changes):
     """An example with other values as a pair."""
-    return FORMATS[name].by_label(label).read({**copy.deepcopy(dict(FORMATS[name].example)), **changes})
+    form = FORMATS[name].by_label(label) if label else FORMATS[name]
+    return form.read({**copy.deepcopy(dict(FORMATS[name].example)), **changes})
 
 
 def refusal(name, label=None, **changes):
@@ -104,12 +105,6 @@ def test_no_label_is_chosen_for_the_user(name):
         FORMATS[name].by_label(None)
     with pytest.raises(ConfigError, match=f"--label nice: the labels of {name} are {names}"):
         FORMATS[name].by_label("nice")
-
-
-def test_a_format_of_one_label_takes_no_choice():
-    assert FORMATS["llmbar"].by_label(None) is FORMATS["llmbar"]
-    with pytest.raises(ConfigError, match="--label safer: the rows of llmbar have one label; leave --label out"):
-        FORMATS["llmbar"].by_label("safer")
 
 
 # --- annotators ---

@@ -41,7 +41,7 @@ def read(name, *given, pairing="best-worst"):
             [row.line for row in found.rows],
             found.reason or [(pair.chosen[-1].content, pair.rejected[-1].content) for pair in found.pairs],
         )
-        for found in readings(FORMATS[name].by_label(None), pairing, rows(*given))
+        for found in readings(FORMATS[name], pairing, rows(*given))
     ]
 
 
@@ -336,6 +336,15 @@ def test_settings_that_say_nothing_of_the_data_are_refused(tmp_path, settings_, 
     path = write(tmp_path / "a.jsonl", [FORMATS["trl_standard"].example])
     with pytest.raises(ConfigError, match=reason):
         take(tmp_path, path, **settings_)
+
+
+def test_settings_need_say_something_of_one_file_only(tmp_path):
+    ranked = write(tmp_path / "a.jsonl", [nectar(a=1, b=2, c=3)])
+    plain = write(tmp_path / "b.jsonl", [FORMATS["trl_standard"].example])
+    two = write(tmp_path / "c.jsonl", [FORMATS["pku_saferlhf"].example])
+    config = IngestConfig((str(ranked), str(plain), str(two)), pairing="all", label="safer")
+    record = ingest(config, Run.create(tmp_path / "run"))
+    assert [file["pairs"] for file in record["inputs"]] == [3, 1, 1]
 
 
 def test_an_unknown_policy():
