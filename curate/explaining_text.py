@@ -49,9 +49,6 @@ def explanation_lines(found: Explanation) -> Iterator[str]:
     lines = ", ".join(map(str, found.lines))
     yield _line("row", f"line {lines} of {found.file}")
     yield _line("format", f"{found.format}, since {found.why}")
-    for name, value in (("pairing", found.pairing), ("label", found.label)):
-        if value is not None:
-            yield _line(name, value)
     yield _line("columns", ", ".join(found.columns))
     yield _line("looked at", ", ".join(found.looked_at) or "none")
     if found.reason:

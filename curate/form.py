@@ -57,7 +57,7 @@ class Format:
     accepts: Callable[[Profile], bool] = lambda profile: True
     marks: str = ""  # what `accepts` looked at, in words
     by_rating: bool = False  # the label was made from the ratings, so that equal ratings are a tie
-    labels: Mapping[str, Parse] = field(default_factory=dict)  # name → how to read a row by this one of its labels
+    labels: Mapping[str, Parse] = field(default_factory=dict)  # where a row has several: name → `parse` by that one
     traps: tuple[str, ...] = ()  # what is easily read wrongly, and how it is read here
 
     @property
@@ -103,7 +103,7 @@ class Format:
         """
         names = " or ".join(self.labels)
         if label is None:
-            raise ConfigError(f"{self.name}: its rows have two labels, which may differ; choose --label {names}")
+            raise ConfigError(f"{self.name}: its rows have two labels, which may differ; read it with --label {names}")
         if label not in self.labels:
             raise ConfigError(f"--label {label}: the labels of {self.name} are {names}")
         return replace(self, parse=self.labels[label])

@@ -99,7 +99,7 @@ def _ingest(
     files = [examine(config, source) for source in sources]
     _require_use(config, files)
     for file in files:
-        progress.say(f"{file.path}: {file.form.name}, since {file.reason}{_policy(config, file.form)}")
+        progress.say(f"{file.path}: {file.form.name}, since {file.reason}")
     with atomic_folder(run.pairs_path) as pairs_folder, atomic_path(run.refused_path) as refused_file:
         counts = _write(config, files, pairs_folder, refused_file, progress)
         if not counts.pairs:
@@ -138,7 +138,7 @@ def examine(config: IngestConfig, source: Source) -> InputFile:
     profile = Profile.of(row.values for row in islice(readers.read_rows(source.path), _PROFILE_ROWS))
     form, reason = _choose(config, source, profile)
     settled = form.by_label(config.label) if form.labels else form
-    return InputFile(source.path, settled, reason, tuple(map(_storable, profile.kinds)))
+    return InputFile(source.path, settled, reason + _policy(config, form), tuple(map(_storable, profile.kinds)))
 
 
 def _require_use(config: IngestConfig, files: list[InputFile]) -> None:
@@ -168,7 +168,7 @@ def _choose(config: IngestConfig, source: Source, profile: Profile) -> tuple[For
 def _policy(config: IngestConfig, form: Format) -> str:
     """What was chosen beyond the format, in words."""
     pairing = "" if form.rowwise else f"; ranked answers become pairs by --pairing {config.pairing}"
-    return pairing + (f"; its label is {config.label}" if form.labels else "")
+    return pairing + (f"; its label is --label {config.label}" if form.labels else "")
 
 
 def _require_columns(path: str, form: Format, profile: Profile) -> None:

@@ -318,7 +318,7 @@ def test_explaining_joined_rows_names_all_their_lines(tmp_path):
     assert explained(path, "--row", 3)["lines"] == [2, 3]
     assert explained(path)["reason"] == "1 answer to this prompt: a pair needs two"
     said = call("ingest", path, "--explain", "--row", 2).stdout
-    assert "pairing     best-worst" in said
+    assert "; ranked answers become pairs by --pairing best-worst" in said
     assert "ratings     4 and 1" in said
 
 

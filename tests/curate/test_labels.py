@@ -100,7 +100,7 @@ def test_each_of_two_labels_is_read_for_itself(better, safer):
 def test_no_label_is_chosen_for_the_user(name):
     names = " or ".join(FORMATS[name].labels)
     with pytest.raises(
-        ConfigError, match=f"{name}: its rows have two labels, which may differ; choose --label {names}"
+        ConfigError, match=f"{name}: its rows have two labels, which may differ; read it with --label {names}"
     ):
         FORMATS[name].by_label(None)
     with pytest.raises(ConfigError, match=f"--label nice: the labels of {name} are {names}"):
