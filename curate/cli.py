@@ -214,14 +214,18 @@ def ingest(
     explain: Annotated[
         bool, typer.Option("--explain", help="Only show how one row is read; writes no run.", rich_help_panel=_READING)
     ] = False,
-    row: Annotated[int, typer.Option(help="Which row --explain shows, from 1.", min=1, rich_help_panel=_READING)] = 1,
+    row: Annotated[
+        int | None, typer.Option(help="Which row --explain shows, from 1.", min=1, rich_help_panel=_READING)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Read a preference dataset into a run: pairs, and refused rows with their reasons."""
     config = _ingest_config(ctx.params)
     if explain:
-        _print_explanation(config, row, as_json=as_json)
+        _print_explanation(config, row or 1, as_json=as_json)
         return
+    if row is not None:
+        raise typer.BadParameter("it belongs to --explain", param_hint="'--row'")
     if output is None:
         raise typer.BadParameter("a run needs a folder; --explain needs none", param_hint="'--output' / '-o'")
     from curate.pairs import ingest as run_ingest

@@ -30,7 +30,7 @@ def with_extras(pair: Pair, values: Values) -> Pair:
         found = (
             (number_from(values.get(chosen)), number_from(values.get(rejected))) for chosen, rejected in RATING_COLUMNS
         )
-        ratings = next((both for both in found if None not in both), ratings)
+        ratings = next((both for both in found if None not in both), (None, None))
     votes = pair.votes
     if not votes and annotator is not None:
         votes = (Vote(valid_unicode("the annotator", str(annotator)), 0 if pair.tie else 1),)

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import fsspec
 
@@ -96,18 +96,21 @@ def _place(path: str, name: str, entry: Mapping[str, Any]) -> str:
 
 def _format(path: str, name: str, entry: Mapping[str, Any]) -> Format:
     formatting = entry.get("formatting", "alpaca")
-    default = {"alpaca": _ALPACA, "sharegpt": _SHAREGPT}.get(formatting)
+    default = {"alpaca": _ALPACA, "sharegpt": _SHAREGPT}.get(str(formatting))
     if default is None:
         raise InputError(f"{path}: {name} has the formatting {formatting!r}: known are alpaca and sharegpt")
-    columns = entry.get("columns") or default
-    if not (isinstance(columns, dict) and {next(iter(default)), *_SIDES} <= columns.keys()):
+    columns, tags = entry.get("columns") or default, entry.get("tags") or {}
+    if not (_are_names(columns) and {next(iter(default)), *_SIDES} <= columns.keys()):
         raise InputError(f"{path}: the columns of {name} must name {next(iter(default))}, chosen and rejected")
-    if formatting == "alpaca":
-        parse = partial(_alpaca, columns)
-    else:
-        parse = partial(_sharegpt, columns, {**_TAGS, **(entry.get("tags") or {})})
+    if not _are_names(tags):
+        raise InputError(f"{path}: the tags of {name} must be texts by name, such as user_tag")
+    parse = partial(_alpaca, columns) if formatting == "alpaca" else partial(_sharegpt, columns, {**_TAGS, **tags})
     needed = {columns[key]: "any" for key in (next(iter(default)), *_SIDES)}
     return Format("dataset_info", f"{name} of LLaMA-Factory's {REGISTRY}: {formatting}", needed, parse, {})
+
+
+def _are_names(found: object) -> TypeGuard[dict[str, str]]:
+    return isinstance(found, dict) and all(isinstance(name, str) for name in found.values())
 
 
 def _alpaca(columns: Mapping[str, str], values: Values) -> Pair:

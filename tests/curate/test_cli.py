@@ -738,6 +738,7 @@ def test_a_signals_name_is_harmless(diagnosed, tmp_path):
         (["formats", "kto", "extra"], "Got unexpected extra argument"),
         (["ingest", "x.jsonl"], "Invalid value for '--output'"),
         (["ingest", "x.jsonl", "--explain", "--row", "0"], "Invalid value for '--row'"),
+        (["ingest", "x.jsonl", "-o", "run", "--row", "2"], "Invalid value for '--row'"),
     ],
 )
 def test_usage_errors(args, message):

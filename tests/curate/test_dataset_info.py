@@ -1,6 +1,7 @@
 """LLaMA-Factory's dataset_info.json: which dataset, which file, which columns and roles. Rows are written by hand."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from curate.inputs import find_sources
 from curate.pairs import ingest
 from curate.store import Run
 
-ALPACA = {
+ALPACA: dict[str, Any] = {
     "file_name": "alpaca.json",
     "ranking": True,
     "columns": {
@@ -171,6 +172,9 @@ def test_a_dataset_must_be_named(folder, name, parts):
         ({**ALPACA, "formatting": "openai"}, "x has the formatting 'openai': known are alpaca and sharegpt"),
         ({**ALPACA, "columns": {"prompt": "p"}}, "the columns of x must name prompt, chosen and rejected"),
         ({**SHAREGPT, "columns": ["a"]}, "the columns of x must name messages, chosen and rejected"),
+        ({**ALPACA, "columns": {**ALPACA["columns"], "prompt": None}}, "the columns of x must name prompt, chosen and"),
+        ({**ALPACA, "formatting": ["alpaca"]}, "x has the formatting ['alpaca']"),
+        ({**SHAREGPT, "tags": {"user_tag": ["du"]}}, "the tags of x must be texts by name"),
         ({**ALPACA, "file_name": "none.json"}, "none.json: no such file or folder"),
     ],
 )

@@ -82,6 +82,12 @@ def test_another_label_is_refused_with_its_value(name, column, values):
         assert refusal(name, **{column: value}).startswith(f"{column} is {value!r}: expected ")
 
 
+def test_a_rating_of_one_side_alone_is_none():
+    assert (read("shp").rating_chosen, read("shp").rating_rejected) == (12.0, 3.0)
+    alone = read("shp", score_B="deleted")
+    assert (alone.rating_chosen, alone.rating_rejected) == (None, None)
+
+
 def test_scores_that_are_none_are_refused():
     assert refusal("webgpt", score_1=None) == "score_0 and score_1 are -0.5 and None: not numbers"
 
