@@ -62,7 +62,7 @@ def test_arrow_gives_the_same_rows(tmp_path, writer, packing):
 
 
 @pytest.mark.parametrize("writer", [pa.ipc.new_stream, pa.ipc.new_file], ids=["stream", "file"])
-@pytest.mark.parametrize("cut", [-1, -9, -200, 20, 3, 0])
+@pytest.mark.parametrize("cut", [-1, -8, -9, -200, 20, 3, 0])
 def test_arrow_that_is_cut_off(tmp_path, writer, cut):
     """A stream that ends between two batches looks whole but for its end mark."""
     path = tmp_path / "a.arrow"
