@@ -21,6 +21,7 @@ import typer
 from curate import cli_training
 from curate.config import (
     DEFAULT_MODEL,
+    PAIRINGS,
     PLANS,
     AuditConfig,
     ComputeConfig,
@@ -35,6 +36,7 @@ from curate.errors import ConfigError, CurateError
 from curate.progress import printable, say
 
 if TYPE_CHECKING:
+    from curate.form import Format
     from curate.view import RunView
 
 app = typer.Typer(
@@ -52,7 +54,11 @@ _WEIGHTS, _DIAGNOSIS = "Margins and weights", "Diagnosis"
 _TEXTS = ("prompt", "chosen", "rejected")
 
 Data = Annotated[
-    list[str], typer.Argument(help="Files, globs or folders: Parquet, JSON, JSONL, CSV, TSV; any fsspec URL.")
+    list[str],
+    typer.Argument(
+        help="Files, globs or folders (Parquet, Arrow, JSON, JSONL, CSV, TSV), a saved dataset, "
+        "dataset_info.json#NAME, ORG/NAME or ORG/NAME:SPLIT of the hub; any fsspec URL."
+    ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The run's folder.")]
@@ -69,6 +75,14 @@ Columns = Annotated[
 ]
 LabelValues = Annotated[
     str | None, typer.Option(help="What the label column says: a=…,b=…,tie=…", rich_help_panel=_READING)
+]
+Pairing = Annotated[
+    str,
+    typer.Option(help=f"Which answers of a ranking become pairs: {', '.join(PAIRINGS)}.", rich_help_panel=_READING),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(help="Which label counts where a row has several; see curate formats NAME.", rich_help_panel=_READING),
 ]
 Limit = Annotated[int | None, typer.Option(help="Stop after so many pairs.", rich_help_panel=_READING)]
 Replace = Annotated[
@@ -136,6 +150,8 @@ def audit(
     format_name: FormatName = None,
     columns: Columns = None,
     label_values: LabelValues = None,
+    pairing: Pairing = PAIRINGS[0],
+    label: Label = None,
     limit: Limit = None,
     replace: Replace = False,
     policy: Policy = DEFAULT_MODEL,
@@ -187,16 +203,31 @@ def audit(
 def ingest(
     ctx: typer.Context,
     data: Data,
-    output: Output,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The run's folder.")] = None,
     format_name: FormatName = None,
     columns: Columns = None,
     label_values: LabelValues = None,
+    pairing: Pairing = PAIRINGS[0],
+    label: Label = None,
     limit: Limit = None,
     replace: Replace = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Only show how one row is read; writes no run.", rich_help_panel=_READING)
+    ] = False,
+    row: Annotated[
+        int | None, typer.Option(help="Which row --explain shows, from 1.", min=1, rich_help_panel=_READING)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Read a preference dataset into a run: pairs, and refused rows with their reasons."""
     config = _ingest_config(ctx.params)
+    if explain:
+        _print_explanation(config, row or 1, as_json=as_json)
+        return
+    if row is not None:
+        raise typer.BadParameter("it belongs to --explain", param_hint="'--row'")
+    if output is None:
+        raise typer.BadParameter("a run needs a folder; --explain needs none", param_hint="'--output' / '-o'")
     from curate.pairs import ingest as run_ingest
     from curate.progress import progress_bar
     from curate.store import Run
@@ -333,15 +364,23 @@ def show(
 
 
 @app.command()
-def formats(as_json: Json = False) -> None:
-    """List the formats that can be read as they are, with an example each."""
-    from curate.formats import FORMATS, MAPPED
+def formats(
+    name: Annotated[str | None, typer.Argument(help="A format, to show in full.")] = None, as_json: Json = False
+) -> None:
+    """List the formats that can be read as they are, with columns and an example each, or show one in full."""
+    from curate.explaining_text import columns_of, format_lines
+    from curate.formats import FORMATS, MAPPED, named
 
+    shown = list(FORMATS.values()) if name is None else [named(name)]
     if as_json:
-        print_json([{"name": form.name, "title": form.title, "example": form.example} for form in FORMATS.values()])
+        print_json([_format_facts(form) for form in shown])
         return
-    for form in FORMATS.values():
-        typer.echo(f"{form.name}\n  {form.title}\n  {json.dumps(form.example, ensure_ascii=False)}\n")
+    if name is not None:
+        typer.echo("\n".join(format_lines(shown[0])))
+        return
+    for form in shown:
+        example = json.dumps(form.example, ensure_ascii=False)
+        typer.echo(f"{form.name}\n  {form.title}\n  columns: {columns_of(form)}\n  {example}\n")
     typer.echo("any other, with --columns NAME=COLUMN,…")
     for name, meaning in MAPPED.items():
         typer.echo(f"  {name:16} {meaning}")
@@ -362,6 +401,31 @@ def doctor(as_json: Json = False) -> None:
 
 for command in (cli_training.train, cli_training.crossfit, cli_training.compare, cli_training.generate):
     app.command()(command)
+
+
+def _format_facts(form: Format) -> dict[str, Any]:
+    """All of a format that is not code."""
+    return {
+        "name": form.name,
+        "title": form.title,
+        "columns": dict(form.columns),
+        "shape": form.shape,
+        "labels": list(form.labels),
+        "traps": list(form.traps),
+        "example": form.example,
+        "more": list(form.more),
+    }
+
+
+def _print_explanation(config: IngestConfig, row: int, *, as_json: bool) -> None:
+    from curate.explaining import explain
+    from curate.explaining_text import explanation_lines
+
+    found = explain(config, row)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        typer.echo("\n".join(explanation_lines(found)))
 
 
 def _pick(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
@@ -386,6 +450,8 @@ def _ingest_config(settings: Mapping[str, Any]) -> IngestConfig:
         columns=mapping("--columns", settings["columns"]),
         label_values=mapping("--label-values", settings["label_values"]),
         limit=settings["limit"],
+        pairing=settings["pairing"],
+        label=settings["label"],
     )
 
 

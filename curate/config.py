@@ -19,6 +19,7 @@ DTYPES = ("auto", "float32", "tf32", "float16", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("local", "ray")
 HARD_RATES = (0.05, 0.1, 0.2, 0.3)  # of hard pairs that are flipped
+PAIRINGS = ("best-worst", "best-rest", "adjacent", "all")
 PLANS = ("hard", "longer", "annotator", "ties")
 
 
@@ -45,6 +46,8 @@ class IngestConfig:
     columns: explicit mapping, canonical name → column of the file (see `curate.formats.MAPPED`).
     label_values: for `response_a/response_b/label` mappings: a, b or tie → the label's text.
     limit: stop after this many pairs.
+    pairing: which answers of a ranking become pairs (see `curate.rankings`); of rows that are pairs it says nothing.
+    label: which of a row's labels counts, where a format has several.
     """
 
     inputs: tuple[str, ...]
@@ -52,10 +55,13 @@ class IngestConfig:
     columns: Mapping[str, str] | None = None
     label_values: Mapping[str, str] | None = None
     limit: int | None = None
+    pairing: str = PAIRINGS[0]
+    label: str | None = None
 
     def __post_init__(self) -> None:
         _require(bool(self.inputs), "no input file was given")
         _positive("--limit", self.limit)
+        _choice("--pairing", self.pairing, PAIRINGS)
         _require(
             self.format is None or self.columns is None,
             "--format and --columns are two ways to say how to read a file: give one of them",

@@ -31,17 +31,46 @@ class Element:
     text: str
 
 
-def read_array(stream: TextIO, chunk: int) -> Iterator[Element]:
+def read_array(stream: TextIO, chunk: int, within: str | None = None) -> Iterator[Element]:
     """Yield the array's elements.
 
     Args:
         stream: opened with `newline=""`, so that the text stays as it is.
         chunk: characters to read at a time.
+        within: the array is not the whole text, but the value of this key of the one object that is.
 
     Raises:
         BrokenJsonError: the text is not a JSON array, is cut off, or goes on after it.
     """
     text = _Text(stream, chunk)
+    if within is None:
+        yield from _elements(text)
+    else:
+        yield from _elements_of_key(text, within)
+    if text.peek():
+        raise text.broken(f"there is text after the closing {']' if within is None else '}'}")
+
+
+def _elements_of_key(text: _Text, key: str) -> Iterator[Element]:
+    text.expect("{", "an object must start with {")
+    found = False
+    while True:
+        name = text.name()
+        text.expect(":", "Expecting ':' delimiter")
+        if name == key and text.peek() == "[":
+            found = True
+            yield from _elements(text)
+        else:
+            text.value()
+        if text.peek() != ",":
+            break
+        text.advance(1)
+    text.expect("}", "Expecting ',' delimiter" if text.peek() else "the object is not closed; the file may be cut off")
+    if not found:
+        raise text.broken(f"the object has no list {key!r}")
+
+
+def _elements(text: _Text) -> Iterator[Element]:
     text.expect("[", "a list must start with [")
     if text.peek() != "]":
         yield text.element()
@@ -50,8 +79,6 @@ def read_array(stream: TextIO, chunk: int) -> Iterator[Element]:
             text.peek()
             yield text.element()
     text.expect("]", "Expecting ',' delimiter" if text.peek() else "the list is not closed; the file may be cut off")
-    if text.peek():
-        raise text.broken("there is text after the closing ]")
 
 
 class _Text:
@@ -108,6 +135,17 @@ class _Text:
             line, text = self.line, self.buffer[self.at : stop]
             self.advance(stop - self.at)
             return Element(value, line, text)
+
+    def value(self) -> object:
+        """Decode the value that comes next."""
+        self.peek()
+        return self.element().value
+
+    def name(self) -> str:
+        """Decode the name of an object's member."""
+        if self.peek() != '"':
+            raise self.broken("Expecting property name enclosed in double quotes")
+        return str(self.value())
 
     def broken(self, message: str) -> BrokenJsonError:
         """An error at the current position."""

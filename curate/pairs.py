@@ -1,6 +1,9 @@
 """Stage `ingest`: input files → `pairs/` and `refused.parquet`. Streams: memory does not grow with the data.
 
-Counts in = pairs + refused, asserted. A row that does not become a pair is kept with its reason.
+Every row that is read either gave pairs or is kept with the reason why not, asserted: rows = rows in a pair + refused.
+Where each row is a pair that is rows = pairs + refused. A record (a pair or a refused row) takes the next number as its
+`row`; `file` and `line` say where it came from. Pairs of one ranking share their line; a pair of joined rows has the
+first row's line and text.
 """
 
 from __future__ import annotations
@@ -21,14 +24,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate import formats, readers
-from curate.config import IngestConfig, as_json
-from curate.errors import InputError, RunError
-from curate.formats import Format, Message, Pair, Profile, Refused
+from curate.config import PAIRINGS, IngestConfig, as_json
+from curate.errors import ConfigError, InputError, RunError
+from curate.formats import Format, Message, Pair, Profile
+from curate.inputs import Source, find_sources
 from curate.progress import Progress, Quiet
+from curate.reading import readings
 from curate.schema import PAIRS, REFUSED, SCHEMA_VERSION
 from curate.store import GROUP_PAIRS, PART_PAIRS, Run, atomic_folder, atomic_path, fingerprint, parquet_writer
 
 _PROFILE_ROWS = 100
+_SAVED = re.compile(r"data-\d+-of-\d+\.arrow")
 _SHARD_NUMBER = re.compile(r"-\d+-of-\d+$")
 
 
@@ -44,7 +50,6 @@ class InputFile:
     """One file to read: how, and why so."""
 
     path: str
-    sha256: str
     form: Format
     reason: str
     columns: tuple[str, ...]
@@ -66,16 +71,18 @@ def ingest(
         RunError: the run was made from other data.
     """
     progress = progress or Quiet()
-    paths = readers.find_files(config.inputs)
+    sources = find_sources(config.inputs)
+    paths = [source.path for source in sources]
     digests = [readers.sha256(path) for path in paths]
-    key = fingerprint([SCHEMA_VERSION, as_json(replace(config, inputs=tuple(paths))), digests])
+    described = [source.description for source in sources]
+    key = fingerprint([SCHEMA_VERSION, as_json(replace(config, inputs=tuple(paths))), digests, described])
     with run.lock():
         if run.is_done("ingest", key):
             return run.require("ingest")
         record = run.stage("ingest")
         if record is not None and not replace_data:
             _check_same_data(run, record, paths, digests)
-        return _ingest(config, run, progress, key, paths, digests)
+        return _ingest(config, run, progress, key, sources, digests)
 
 
 def _check_same_data(run: Run, record: dict[str, Any], paths: list[str], digests: list[str]) -> None:
@@ -86,10 +93,11 @@ def _check_same_data(run: Run, record: dict[str, Any], paths: list[str], digests
 
 
 def _ingest(
-    config: IngestConfig, run: Run, progress: Progress, key: str, paths: list[str], digests: list[str]
+    config: IngestConfig, run: Run, progress: Progress, key: str, sources: list[Source], digests: list[str]
 ) -> dict[str, Any]:
     started = time.monotonic()
-    files = [_examine(config, path, digest) for path, digest in zip(paths, digests, strict=True)]
+    files = [examine(config, source) for source in sources]
+    _require_use(config, files)
     for file in files:
         progress.say(f"{file.path}: {file.form.name}, since {file.reason}")
     with atomic_folder(run.pairs_path) as pairs_folder, atomic_path(run.refused_path) as refused_file:
@@ -102,13 +110,13 @@ def _ingest(
         "inputs": [
             {
                 "path": file.path,
-                "sha256": file.sha256,
+                "sha256": digest,
                 "format": file.form.name,
                 "why": file.reason,
                 "columns": list(file.columns),
                 **counts.by_file[file.path],
             }
-            for file in files
+            for file, digest in zip(files, digests, strict=True)
         ],
         "rows": counts.rows,
         "pairs": counts.pairs,
@@ -120,20 +128,47 @@ def _ingest(
     return run.require("ingest")
 
 
-def _examine(config: IngestConfig, path: str, digest: str) -> InputFile:
-    """Look at a file's first rows and settle how it is read."""
-    profile = Profile.of(row.values for row in islice(readers.read_rows(path), _PROFILE_ROWS))
-    columns = tuple(map(_storable, profile.kinds))
+def examine(config: IngestConfig, source: Source) -> InputFile:
+    """Look at a file's first rows and settle how it is read.
+
+    Raises:
+        InputError: the file is unreadable, or of no known format.
+        ConfigError: a setting does not fit the format.
+    """
+    profile = Profile.of(row.values for row in islice(readers.read_rows(source.path), _PROFILE_ROWS))
+    form, reason = _choose(config, source, profile)
+    settled = form.by_label(config.label) if form.labels else form
+    return InputFile(source.path, settled, reason + _policy(config, form), tuple(map(_storable, profile.kinds)))
+
+
+def _require_use(config: IngestConfig, files: list[InputFile]) -> None:
+    """Refuse settings that say something of none of the files."""
+    names = ", ".join(dict.fromkeys(file.form.name for file in files))
+    if config.pairing != PAIRINGS[0] and all(file.form.rowwise for file in files):
+        raise ConfigError(f"--pairing {config.pairing}: each row of {names} is one pair; leave --pairing out")
+    if config.label is not None and not any(file.form.labels for file in files):
+        raise ConfigError(f"--label {config.label}: the rows of {names} have one label; leave --label out")
+
+
+def _choose(config: IngestConfig, source: Source, profile: Profile) -> tuple[Format, str]:
+    """The format of a file, and why it is that."""
     if config.columns is not None:
-        form = formats.mapped(config.columns, config.label_values)
-        _require_columns(path, form, profile)
-        return InputFile(path, digest, form, "--columns says so", columns)
-    if config.format is not None:
-        form = formats.named(config.format)
-        _require_columns(path, form, profile)
-        return InputFile(path, digest, form, "--format says so", columns)
-    form = formats.detect(profile, path)
-    return InputFile(path, digest, form, form.reason(), columns)
+        form, reason = formats.mapped(config.columns, config.label_values), "--columns says so"
+    elif config.format is not None:
+        form, reason = formats.named(config.format), "--format says so"
+    elif source.form is not None:
+        form, reason = source.form, source.why
+    else:
+        form = formats.detect(profile, source.path)
+        return form, form.reason()
+    _require_columns(source.path, form, profile)
+    return form, reason
+
+
+def _policy(config: IngestConfig, form: Format) -> str:
+    """What was chosen beyond the format, in words."""
+    pairing = "" if form.rowwise else f"; ranked answers become pairs by --pairing {config.pairing}"
+    return pairing + (f"; its label is --label {config.label}" if form.labels else "")
 
 
 def _require_columns(path: str, form: Format, profile: Profile) -> None:
@@ -144,6 +179,8 @@ def _require_columns(path: str, form: Format, profile: Profile) -> None:
 @dataclass
 class _Counts:
     rows: int = 0
+    paired: int = 0  # rows that stand in a pair
+    records: int = 0  # pairs and refused rows
     pairs: int = 0
     ties: int = 0
     refused: int = 0
@@ -163,29 +200,40 @@ def _write(
     config: IngestConfig, files: list[InputFile], pairs_folder: Path, refused_file: Path, progress: Progress
 ) -> _Counts:
     counts = _Counts(by_file={file.path: {"rows": 0, "pairs": 0, "refused": 0} for file in files})
-    rows = chain.from_iterable(_convert(file, counts) for file in files)
+    rows = chain.from_iterable(_convert(config, file, counts) for file in files)
     with parquet_writer(refused_file, REFUSED) as refused, closing(_divert(rows, refused, counts)) as accepted:
         _write_parts(islice(accepted, config.limit), pairs_folder, counts, progress)
-    if counts.rows != counts.pairs + counts.refused:
-        raise AssertionError(f"{counts.rows} rows in, {counts.pairs} pairs and {counts.refused} refused out")
+    if counts.rows != counts.paired + counts.refused:
+        raise AssertionError(f"{counts.rows} rows in, {counts.paired} in a pair and {counts.refused} refused out")
+    if counts.records != counts.pairs + counts.refused:
+        raise AssertionError(f"{counts.records} records, but {counts.pairs} pairs and {counts.refused} refused")
     return counts
 
 
-def _convert(file: InputFile, counts: _Counts) -> Iterator[dict[str, Any]]:
-    """Every row of a file as a record of `PAIRS`, or of `REFUSED` with its reason."""
+def _convert(config: IngestConfig, file: InputFile, counts: _Counts) -> Iterator[dict[str, Any]]:
+    """Every pair of a file as a record of `PAIRS`, every refused row as one of `REFUSED` with its reason."""
     default_source = _source_name(file.path)
     seen = counts.by_file[file.path]
-    for row in readers.read_rows(file.path):
-        place = {"row": counts.rows, "file": file.path, "line": row.line, "original": row.text}
-        counts.rows += 1
-        seen["rows"] += 1
-        try:
-            pair = file.form.read(row.values)
-            record = {**place, **_record(pair), "source": pair.source or default_source}
-        except Refused as refusal:
-            record = {**place, "original": _storable(row.text), "reason": str(refusal)}
-        seen["refused" if "reason" in record else "pairs"] += 1
-        yield record
+    for reading in readings(file.form, config.pairing, readers.read_rows(file.path)):
+        first = reading.rows[0]
+        place = {"file": file.path, "line": first.line, "original": first.text}
+        counts.rows += len(reading.rows)
+        seen["rows"] += len(reading.rows)
+        if not reading.pairs:
+            seen["refused"] += 1
+            refused = {"original": _storable(first.text), "reason": reading.reason}
+            yield {"row": _next(counts), **place, **refused}
+            continue
+        counts.paired += len(reading.rows)
+        for pair in reading.pairs:
+            seen["pairs"] += 1
+            yield {"row": _next(counts), **place, **_record(pair), "source": pair.source or default_source}
+
+
+def _next(counts: _Counts) -> int:
+    """The running number of the next record."""
+    counts.records += 1
+    return counts.records - 1
 
 
 def _record(pair: Pair) -> dict[str, Any]:
@@ -198,8 +246,13 @@ def _storable(text: str) -> str:
 
 
 def _source_name(path: str) -> str:
-    """A file's name without its suffixes and shard number: where its pairs come from, if no column says so."""
+    """A file's name without its suffixes and shard number: where its pairs come from, if no column says so.
+
+    The files of a saved dataset are all named `data`, so that its folder's name stands for them.
+    """
     name = PurePosixPath(path)
+    if _SAVED.fullmatch(name.name):
+        return name.parent.name
     while name.suffix.lower() in (*readers.COMPRESSIONS, *readers.CONTAINERS):
         name = name.with_suffix("")
     return _SHARD_NUMBER.sub("", name.name)

@@ -1,7 +1,7 @@
-"""Containers: Parquet, JSON, JSON Lines, CSV and TSV, each also compressed, streamed as rows.
+"""Containers: Parquet, Arrow, JSON, JSON Lines, CSV and TSV, each also compressed, streamed as rows.
 
 Knows nothing about preference data: yields each row with its line and its original JSON text.
-Paths may be files, globs, folders or any fsspec URL.
+A path is that of a file, or any fsspec URL.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import re
 import sys
 import tempfile
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -28,11 +27,12 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.errors import InputError
+from curate.errors import CurateError, InputError
 from curate.json_array import BrokenJsonError, read_array
 
 CONTAINERS = {
     ".parquet": "parquet",
+    ".arrow": "arrow",
     ".json": "json",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -43,6 +43,9 @@ COMPRESSIONS = {".gz", ".zst", ".xz", ".bz2"}
 _CHUNK = 1 << 20
 _HEAD = 1 << 16
 _BOM = b"\xef\xbb\xbf"
+_ARROW_FILE = b"ARROW1"
+_ARROW_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+_EXAMPLES = re.compile(rb'"examples"\s*:\s*\[')
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
@@ -70,29 +73,9 @@ def container_of(path: str) -> str:
     return container
 
 
-def find_files(inputs: tuple[str, ...]) -> list[str]:
-    """All data files that the inputs name, folders and globs resolved, in a stable order.
-
-    Raises:
-        InputError: an input matches nothing, or cannot be reached.
-    """
-    found: list[str] = []
-    for entry in inputs:
-        with _reading(entry):
-            found += _resolve(entry)
-    seen: set[str] = set()
-    for path in found:
-        if _ESCAPED_BYTE.search(path):
-            raise InputError(f"{path}: the name is not UTF-8; rename the file")
-        if (name := _full_name(path)) in seen:
-            raise InputError(f"{path}: given twice; name each file once")
-        seen.add(name)
-    return found
-
-
 def sha256(path: str) -> str:
     """Hex digest of a file's bytes as they lie there (compressed where it is compressed)."""
-    with _reading(path), fsspec.open(path, "rb") as stream:
+    with reading_errors(path), fsspec.open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -102,7 +85,7 @@ def read_rows(path: str) -> Iterator[Row]:
     Raises:
         InputError: the file is unreadable, empty or malformed; the message names the line.
     """
-    with _reading(path):
+    with reading_errors(path):
         container = container_of(path)
         with _opened(path) as stream:
             rows = _READERS[container](path, stream)
@@ -126,92 +109,60 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _reading(path: str) -> Iterator[None]:
+def reading_errors(path: str) -> Iterator[None]:
     """Name the file in whatever goes wrong while it is read."""
     try:
         yield
+    except CurateError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file or folder") from error
     except PermissionError as error:
         raise InputError(f"{path}: permission denied; make the file readable") from error
     except (EOFError, OSError, pa.ArrowException, ImportError, ValueError, zlib.error, lzma.LZMAError) as error:
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: cannot be read ({detail}); is the file whole?") from error
+        raise InputError(f"{path}: cannot be read ({described(error)}); is the file whole?") from error
+    except Exception as error:
+        if "://" not in path:
+            raise
+        raise InputError(f"{path}: cannot be fetched ({described(error)}); try again, or download the file") from error
 
 
-def _resolve(entry: str) -> list[str]:
-    filesystem, path = fsspec.core.url_to_fs(entry)
-    if filesystem.isdir(path):
-        if "file" in filesystem.protocol:
-            deque(os.walk(path, onerror=_refuse_folder), maxlen=0)
-        candidates = sorted(filesystem.find(path))
-        runs = tuple(name.removesuffix("manifest.json") for name in candidates if _is_manifest(filesystem, name))
-        files = [name for name in candidates if _is_data_file(name, path) and not name.startswith(runs)]
-        if not files:
-            raise InputError(f"{entry}: the folder holds no {', '.join(CONTAINERS)} file")
-        return [_with_protocol(entry, filesystem, name) for name in files]
-    if any(letter in path for letter in "*?[") and not filesystem.exists(path):
-        files = [name for name in sorted(filesystem.glob(path)) if not filesystem.isdir(name)]
-        if not files:
-            raise InputError(f"{entry}: no file matches")
-        return [_with_protocol(entry, filesystem, name) for name in files]
-    if not filesystem.exists(path):
-        raise InputError(f"{entry}: no such file or folder")
-    return [entry]
-
-
-def _is_manifest(filesystem: Any, name: str) -> bool:
-    """Whether this is the manifest of a run, whose tables are not data to read."""
-    if not name.endswith("/manifest.json"):
-        return False
-    try:
-        found = json.loads(filesystem.cat_file(name))
-    except ValueError:
-        return False
-    return isinstance(found, dict) and {"schema_version", "stages"} <= found.keys()
-
-
-def _refuse_folder(error: OSError) -> None:
-    """An unreadable folder is an error; fsspec's `find` passes over it without a word."""
-    raise InputError(f"{error.filename}: cannot be read ({error.strerror}); make the folder readable")
-
-
-def _full_name(path: str) -> str:
-    filesystem, inner = fsspec.core.url_to_fs(path)
-    if "file" in filesystem.protocol:
-        inner = os.path.realpath(inner)
-    return str(filesystem.unstrip_protocol(inner))
-
-
-def _is_data_file(name: str, folder: str) -> bool:
-    inside = name[len(folder) :]
-    if any(part.startswith((".", "_")) for part in PurePosixPath(inside.lstrip("/")).parts):
-        return False
-    try:
-        container_of(name)
-    except InputError:
-        return False
-    return True
-
-
-def _with_protocol(entry: str, filesystem: Any, name: str) -> str:
-    if "://" in entry:
-        return str(filesystem.unstrip_protocol(name))
-    return name
+def described(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _parquet(path: str, stream: BinaryIO) -> Iterator[Row]:
     with _seekable(path, stream) as file:
-        line = 0
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=1024):
-            for values in batch.to_pylist():
-                line += 1
-                yield Row(values, line, json.dumps(values, ensure_ascii=False, default=_plain))
+        yield from _rows_of(pq.ParquetFile(file).iter_batches(batch_size=1024))
+
+
+def _arrow(path: str, stream: BinaryIO) -> Iterator[Row]:
+    """Arrow as a stream, which `datasets` writes, or as a file with a footer."""
+    with _seekable(path, stream) as file:
+        magic = file.read(len(_ARROW_FILE))
+        if magic == _ARROW_FILE:
+            reader = pa.ipc.open_file(file)
+            yield from _rows_of(reader.get_batch(number) for number in range(reader.num_record_batches))
+            return
+        file.seek(-len(_ARROW_END), os.SEEK_END)
+        if file.read() != _ARROW_END:
+            raise InputError(f"{path}: the Arrow stream has no end mark; is the file cut off?")
+        file.seek(0)
+        yield from _rows_of(pa.ipc.open_stream(file))
+
+
+def _rows_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
+    line = 0
+    for batch in batches:
+        for values in batch.to_pylist():
+            line += 1
+            yield Row(values, line, json.dumps(values, ensure_ascii=False, default=_plain))
 
 
 @contextmanager
 def _seekable(path: str, stream: BinaryIO) -> Iterator[BinaryIO]:
-    """Parquet is read from its end: a compressed file is unpacked beside it first."""
+    """Parquet and Arrow are read from their end: a compressed file is unpacked beside it first."""
     if PurePosixPath(path).suffix.lower() not in COMPRESSIONS:
         yield stream
         return
@@ -275,17 +226,39 @@ def _row(path: str, line: int, values: object, text: str) -> Row:
     return Row(values, line, text)
 
 
+def _json_lines(path: str, stream: BinaryIO) -> Iterator[Row]:
+    """JSON Lines; a `.jsonl` file that is really one JSON array (some are) is read as that."""
+    buffered = io.BufferedReader(stream, _HEAD)  # type: ignore[type-var]
+    is_array = buffered.peek(_HEAD).removeprefix(_BOM).lstrip().startswith(b"[")
+    return _json_array(path, _as_text(buffered)) if is_array else _jsonl(path, buffered)
+
+
 def _json(path: str, stream: BinaryIO) -> Iterator[Row]:
-    """A JSON array of objects, streamed; a `.json` file that is really JSON Lines is read as that."""
+    """A JSON array of objects, streamed, or an object with such a list; JSON Lines named `.json` is read as that."""
     buffered = io.BufferedReader(stream, _HEAD)  # type: ignore[type-var]
     head = buffered.peek(_HEAD).removeprefix(_BOM).lstrip()
-    if head.startswith(b"{"):
+    if head.startswith(b"{") and _holds_examples(head):
+        yield from _json_array(path, _as_text(buffered), within="examples")
+    elif head.startswith(b"{"):
         _refuse_single_object(path, head)
         yield from _jsonl(path, buffered)
     elif head.startswith(b"["):
         yield from _json_array(path, _as_text(buffered))
     elif head:
         raise InputError(f"{path}: not JSON: it starts with {head[:1].decode(errors='replace')!r}, not with [ or {{")
+
+
+def _holds_examples(head: bytes) -> bool:
+    """Whether this is one object whose rows stand in its list `examples`, not the first of many lines."""
+    first, newline, rest = head.partition(b"\n")
+    if newline and rest.strip():
+        try:
+            json.loads(first)
+        except ValueError:
+            pass
+        else:
+            return False
+    return _EXAMPLES.search(head) is not None
 
 
 def _refuse_single_object(path: str, head: bytes) -> None:
@@ -298,9 +271,9 @@ def _refuse_single_object(path: str, head: bytes) -> None:
         )
 
 
-def _json_array(path: str, stream: io.TextIOWrapper) -> Iterator[Row]:
+def _json_array(path: str, stream: io.TextIOWrapper, within: str | None = None) -> Iterator[Row]:
     try:
-        for element in read_array(stream, _CHUNK):
+        for element in read_array(stream, _CHUNK, within):
             _check_utf8(path, element.line, element.text)
             yield _row(path, element.line, element.value, element.text)
     except BrokenJsonError as error:
@@ -343,8 +316,9 @@ def _records(path: str, reader: Any) -> Iterator[tuple[int, list[str]]]:
 
 _READERS = {
     "parquet": _parquet,
+    "arrow": _arrow,
     "json": _json,
-    "jsonl": _jsonl,
+    "jsonl": _json_lines,
     "csv": _delimited(","),
     "tsv": _delimited("\t"),
 }

@@ -240,10 +240,16 @@ def _share(part: float, whole: float) -> str:
     return f"{part:,.0f} ({part / whole:.1%})" if whole else f"{part:,.0f}"
 
 
+def _paired(data: Summary) -> str:
+    """The pairs, and how many rows they came from where that is another number."""
+    rows, pairs = data["rows"] - data["refused"], data["pairs"]
+    return f"{pairs:,} pairs" if rows == pairs else f"{rows:,} in {pairs:,} pairs"
+
+
 def _data_lines(data: Summary) -> Iterable[tuple[str, str]]:
     for entry in data["inputs"]:
         yield "input", f"{entry['path']}: {entry['format']}, since {entry['why']}"
-    yield "rows", f"{data['rows']:,} read = {data['pairs']:,} pairs + {data['refused']:,} refused"
+    yield "rows", f"{data['rows']:,} read = {_paired(data)} + {data['refused']:,} refused"
     reasons = data["refused_by_reason"]
     for reason in reasons[:_REASONS]:
         yield "refused", f"{reason['rows']:,} × {reason['reason']} (first: line {reason['line']} of {reason['file']})"

@@ -3,8 +3,8 @@
 Dimension key: N pairs, B batch, T tokens, C completions, V vocabulary, D features.
 
 All tables carry `pair_id` (hash of the canonical prompt, chosen and rejected: it survives
-re-ordering and re-download; exact duplicates share it) and `row` (position of the pair's row in the input, over all
-files, from 0; unique). Margins are positive when the model agrees with the label.
+re-ordering and re-download; exact duplicates share it) and `row` (running number over all files, from 0, of what was
+read: each pair and each refused row takes the next; unique). Margins are positive when the model agrees with the label.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ PAIRS = pa.schema(
         ("rating_chosen", pa.float64()),
         ("rating_rejected", pa.float64()),
         ("file", pa.string()),
-        ("line", pa.int64()),  # from 1; for Parquet the row within the file
-        ("original", pa.string()),  # the row as it was, as JSON
+        ("line", pa.int64()),  # from 1; for Parquet the row within the file; pairs of one ranking share it
+        ("original", pa.string()),  # the row as it was, as JSON; of joined rows the first
     ]
 )
 

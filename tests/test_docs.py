@@ -12,6 +12,7 @@ import pytest
 import typer
 
 ROOT = Path(__file__).parents[1]
+PAGE_OF_FORMATS = ROOT / "docs" / "formats.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -62,6 +63,21 @@ def test_command_lines_parse(line):
     context = group.make_context("curate", [words[0], "--help"], resilient_parsing=True)
     name, command, rest = group.resolve_command(context, words)
     command.make_context(name, rest)
+
+
+def test_the_table_of_formats_is_what_is_read():
+    from curate.formats import FORMATS
+
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", PAGE_OF_FORMATS.read_text(encoding="utf-8"), re.MULTILINE)
+    words = {"pair": "a pair", "ranking": "a ranking", "joined": "one answer"}
+    assert rows == [(form.name, form.title, words[form.shape]) for form in FORMATS.values()]
+
+
+def test_the_table_of_policies_is_what_there_is():
+    from curate.config import PAIRINGS
+
+    text = PAGE_OF_FORMATS.read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^\| `([a-z][a-z-]*)` \| [^|]+ \|$", text, re.MULTILINE)) == PAIRINGS
 
 
 def test_every_command_is_documented():

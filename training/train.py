@@ -31,10 +31,11 @@ import transformers
 from curate import models
 from curate.engines import World
 from curate.errors import ConfigError, InputError, RunError, storage_errors
+from curate.inputs import find_sources
 from curate.models import Device, ModelSource
 from curate.pairs import ingest
 from curate.progress import progress_bar, say
-from curate.readers import find_files, sha256
+from curate.readers import sha256
 from curate.scoring import make_encoder
 from curate.store import Run, atomic_path, fingerprint, write_table
 from curate.view import RunView
@@ -183,7 +184,9 @@ def _describe(job: Job, run: Run) -> dict[str, Any]:
         },
     }
     if job.config.eval_data is not None:
-        described["data"]["held_out"] = {path: sha256(path) for path in find_files((job.config.eval_data,))}
+        described["data"]["held_out"] = {
+            source.path: sha256(source.path) for source in find_sources((job.config.eval_data,))
+        }
     if job.config.reference is not None:
         described["reference"] = models.describe(models.resolve(job.config.reference, say))
     counting = {name: value for name, value in settings.items() if name not in CHANGES_NOTHING}

@@ -250,9 +250,82 @@ def test_formats_lists_all_with_an_example_each():
     for form in FORMATS.values():
         at = lines.index(form.name)
         assert lines[at + 1] == f"  {form.title}"
-        assert json.loads(lines[at + 2]) == form.example
+        assert all(column in lines[at + 2] for column in form.columns)
+        assert json.loads(lines[at + 3]) == form.example
     listed = lines[lines.index("any other, with --columns NAME=COLUMN,…") + 1 :]
     assert {line.split()[0]: line[19:] for line in listed} == MAPPED
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_in_full(name):
+    form = FORMATS[name]
+    lines = call("formats", name).stdout.splitlines()
+    assert lines[:2] == [name, f"  {form.title}"]
+    said = [line[2:].split(None, 1) for line in lines[2:]]
+    assert [text for what, text in said if what == "note"] == list(form.traps)
+    assert [json.loads(text) for what, text in said if what == "example"] == [form.example, *form.more]
+    options = [text for what, text in said if what == "option"]
+    assert any("--label" in text for text in options) == bool(form.labels)
+    assert any("--pairing" in text for text in options) != form.rowwise
+    (facts,) = parse(call("formats", name, "--json").stdout)
+    assert (facts["name"], facts["shape"], facts["labels"]) == (name, form.shape, list(form.labels))
+
+
+# --- how one row is read ---
+
+
+def explained(*args):
+    return parse(call("ingest", *args, "--explain", "--json").stdout)
+
+
+def test_explaining_a_row_writes_nothing(tmp_path):
+    rows = [{"q": 1}, {"prompt": "p", "chosen": "c", "rejected": "r", "id": 7, "annotator": "ann", "source": None}]
+    path = write(tmp_path / "pairs.jsonl", rows)
+    found = explained(path, "--row", 2)
+    (pair,) = found["pairs"]
+    assert (found["file"], found["lines"], found["format"]) == (str(path), [2], "trl_standard")
+    assert found["columns"] == ["prompt", "chosen", "rejected", "id", "annotator", "source"]
+    assert found["looked_at"] == ["prompt", "chosen", "rejected", "annotator"]
+    assert (pair["prompt"], pair["votes"]) == ([{"role": "user", "content": "p"}], [{"annotator": "ann", "vote": 1}])
+    assert explained(path)["reason"] == "prompt is missing"
+    said = call("ingest", path, "--explain").stdout
+    assert "refused     prompt is missing" in said
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_explaining_says_what_the_run_would_hold(tmp_path):
+    rows = [FORMATS["nectar"].example, *[{**FORMATS["nectar"].example, "answers": []}] * 2]
+    paths = [write(tmp_path / f"{name}.jsonl", rows) for name in "ab"]
+    call("ingest", *paths, "-o", tmp_path / "run", "--pairing", "all")
+    with RunView(tmp_path / "run") as view:
+        ids = view.table("pairs")["pair_id"].tolist()
+    found = [explained(*paths, "--row", number, "--pairing", "all") for number in range(1, 7)]
+    assert [pair["pair_id"] for row in found for pair in row["pairs"]] == ids
+    assert [row["reason"] for row in found] == ["", *["there are no answers"] * 2] * 2
+    assert [Path(row["file"]).name for row in found] == ["a.jsonl"] * 3 + ["b.jsonl"] * 3
+
+
+def test_the_report_tells_rows_from_pairs(tmp_path):
+    answers = [{"answer": name, "rank": rank} for rank, name in enumerate("abc")]
+    rows = [{"prompt": "q", "answers": answers}, {"prompt": "q2", "answers": []}]
+    done = call("ingest", write(tmp_path / "a.jsonl", rows), "-o", tmp_path / "run", "--pairing", "all")
+    assert re.search(r"rows +2 read = 1 in 3 pairs \+ 1 refused", done.stdout)
+
+
+def test_explaining_joined_rows_names_all_their_lines(tmp_path):
+    form = FORMATS["helpsteer2"]
+    path = write(tmp_path / "a.jsonl", [{**form.example, "prompt": "other"}, form.example, *form.more])
+    assert explained(path, "--row", 3)["lines"] == [2, 3]
+    assert explained(path)["reason"] == "1 answer to this prompt: a pair needs two"
+    said = call("ingest", path, "--explain", "--row", 2).stdout
+    assert "; ranked answers become pairs by --pairing best-worst" in said
+    assert "ratings     4 and 1" in said
+
+
+def test_hostile_text_is_shown_harmlessly(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"prompt": "\x1b[31m\x00", "chosen": "a\nb", "rejected": "\u202e"}])
+    said = call("ingest", path, "--explain").stdout
+    assert not {"\x1b", "\x00", "\u202e"} & set(said)
 
 
 def test_doctor_finds_the_same_as_its_json():
@@ -662,7 +735,10 @@ def test_a_signals_name_is_harmless(diagnosed, tmp_path):
         (["weigh", "run", "--gamma", "1"], "No such option"),
         (["show"], "Missing argument 'RUN'"),
         (["show", "run", "id", "more"], "Got unexpected extra argument"),
-        (["formats", "extra"], "Got unexpected extra argument"),
+        (["formats", "kto", "extra"], "Got unexpected extra argument"),
+        (["ingest", "x.jsonl"], "Invalid value for '--output'"),
+        (["ingest", "x.jsonl", "--explain", "--row", "0"], "Invalid value for '--row'"),
+        (["ingest", "x.jsonl", "-o", "run", "--row", "2"], "Invalid value for '--row'"),
     ],
 )
 def test_usage_errors(args, message):

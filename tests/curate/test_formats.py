@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 
 from curate.errors import ConfigError, InputError
+from curate.extras import RATING_COLUMNS, with_extras
 from curate.formats import (
-    _RATING_COLUMNS,
     FORMATS,
     MAPPED,
     Message,
@@ -19,10 +19,10 @@ from curate.formats import (
     detect,
     mapped,
     named,
-    split_conversations,
-    split_texts,
-    with_extras,
 )
+from curate.readers import Row
+from curate.reading import readings
+from curate.splitting import split_conversations, split_texts
 
 
 def system(content):
@@ -83,7 +83,45 @@ EXPECTED = {
         (assistant("Green."),),
         votes=(Vote("annotator1", 1), Vote("annotator2", 1), Vote("annotator3", -1)),
     ),
+    "distilabel_orca": Pair((system("Be brief."), *SKY), (assistant("Blue."),), (assistant("Green."),)),
+    "axolotl_ultra": Pair((system("Be brief."), *SKY), BLUE, GREEN),
+    "axolotl_chat_template": Pair(SKY, BLUE, GREEN),
+    "ms_swift": Pair(SKY, BLUE, GREEN),
+    "shp": Pair(SKY, BLUE, GREEN, source="askscience_train", rating_chosen=12.0, rating_rejected=3.0),
+    "openai_summarize": Pair(
+        (user("SUBREDDIT: r/askscience\n\nTITLE: Sky\n\nPOST: What color is the sky?\n\nTL;DR:"),),
+        (assistant(" It is blue."),),
+        (assistant(" It is green."),),
+        votes=(Vote("w1", 1),),
+    ),
+    "webgpt": Pair(SKY, BLUE, GREEN, rating_chosen=0.5, rating_rejected=-0.5),
+    "helpsteer2_preference": Pair(SKY, BLUE, GREEN),
+    "helpsteer3": Pair(
+        SKY,
+        BLUE,
+        GREEN,
+        source="general",
+        votes=(Vote("annotator1", 1), Vote("annotator2", 1), Vote("annotator3", 0)),
+    ),
+    "pku_saferlhf": Pair(SKY, BLUE, GREEN),
+    "arena": Pair(SKY, BLUE, GREEN, votes=(Vote("arena_user_1", 1),)),
+    "arena_json": Pair(SKY, BLUE, GREEN),
+    "lmsys_kaggle": Pair(SKY, BLUE, GREEN),
+    "llm_comparator": Pair(SKY, BLUE, GREEN, votes=(Vote("rater1", 1), Vote("rater2", 1))),
+    "nectar": Pair(SKY, BLUE, GREEN, source="ultrachat"),
+    "nemo_rl": Pair(SKY, BLUE, GREEN),
+    "ultrafeedback": Pair(SKY, BLUE, GREEN, source="ultrachat", rating_chosen=4.5, rating_rejected=2.0),
+    "helpsteer2": Pair(SKY, BLUE, GREEN, rating_chosen=4.0, rating_rejected=1.0),
+    "kto": Pair(SKY, BLUE, GREEN),
 }
+
+
+def pairs_from(name, *rows):
+    """The pairs that rows of a format give; the first label where it has several."""
+    form = FORMATS[name]
+    form = next((form.by_label(label) for label in form.labels), form)
+    given = [Row(values, line, "") for line, values in enumerate(rows, start=1)]
+    return [pair for reading in readings(form, "best-worst", given) for pair in reading.pairs]
 
 
 # --- every format ---
@@ -95,7 +133,7 @@ def test_every_format_has_its_expected_pair():
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_example_is_detected_as_itself_and_only_itself(name):
-    profile = Profile.of([example_of(name)])
+    profile = Profile.of([example_of(name), *FORMATS[name].more])
     assert [form.name for form in FORMATS.values() if form.fits(profile)] == [name]
     assert detect(profile, "a.jsonl") is FORMATS[name]
     assert named(name) is FORMATS[name]
@@ -103,9 +141,29 @@ def test_an_example_is_detected_as_itself_and_only_itself(name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_example_becomes_the_expected_pair(name):
-    values = example_of(name)
-    assert with_extras(parse(name, values), values) == EXPECTED[name]
-    assert values == FORMATS[name].example
+    rows = copy.deepcopy([FORMATS[name].example, *FORMATS[name].more])
+    assert pairs_from(name, *rows) == [EXPECTED[name]]
+    assert rows == [FORMATS[name].example, *FORMATS[name].more]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_only_rows_that_are_pairs_are_read_one_by_one(name):
+    form = FORMATS[name]
+    assert form.rowwise == (form.shape == "pair")
+    assert bool(form.more) == (form.shape == "joined")
+    if form.rowwise:
+        assert form.read(example_of(name)) == EXPECTED[name]
+    with pytest.raises(TypeError, match=f"{name}: a row is "):
+        (form.rank if form.rowwise else form.read)(example_of(name))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_sides_of_an_example_are_told_apart(name):
+    """A format that read the wrong side as chosen would be seen: only one of them is true."""
+    (pair,) = pairs_from(name, *[FORMATS[name].example, *FORMATS[name].more])
+    if name not in ("hh_rlhf", "trl_standard", "trl_standard_implicit"):
+        assert "blue" in pair.chosen[0].content.lower()
+        assert "green" in pair.rejected[0].content.lower()
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -116,12 +174,13 @@ def test_the_reason_names_the_columns(name):
 
 
 # The prompt of these is read only where the conversations lack the user's turn.
-_CONVERSATIONS = ("ultrafeedback_binarized", "argilla_cleaned")
+_CONVERSATIONS = ("ultrafeedback_binarized", "argilla_cleaned", "axolotl_ultra")
+_ARENA = ("arena", "arena_json")  # conversations in two shapes, and a winner by name
 TEXT_COLUMNS = [
     (name, column)
     for name, form in FORMATS.items()
     for column, kind in form.columns.items()
-    if kind == "text" and name not in _CONVERSATIONS
+    if kind == "text" and name not in (*_CONVERSATIONS, *_ARENA)
 ]
 
 
@@ -155,7 +214,7 @@ MESSAGE_COLUMNS = [
     (name, column)
     for name, form in FORMATS.items()
     for column, kind in form.columns.items()
-    if kind in ("messages", "message")
+    if kind in ("messages", "message") and name not in _ARENA
 ]
 
 
@@ -269,8 +328,32 @@ def test_detection_looks_past_rows_with_odd_values():
         ),
         ({"system": None, "question": "q", "chosen": "a", "rejected": "b"}, "orca_dpo"),
         ({"instruction": "i", "input": "", "chosen": "a", "rejected": "b", "history": []}, "llamafactory_alpaca"),
+        ({"system": "s", "prompt": "q", "chosen": "a", "rejected": "b"}, "trl_standard"),
+        ({"id": 1, "prompt": "q", "chosen": "a", "rejected": "b", "subset": "alpacaeval-easy"}, "trl_standard"),
+        ({"input": "q", "chosen": "a", "rejected": "b"}, "distilabel_orca"),
+        ({"prompt": turns("q"), "chosen": answer("a"), "rejected": answer("b"), "margin": 1}, "trl_conversational"),
+        ({"messages": turns("q", "a"), "rejected_messages": turns("q", "b")}, "ms_swift"),
+        (
+            {"prompt": "q", "response": "a", "helpfulness": 3, "correctness": 1, "coherence": 4, "verbosity": 1},
+            "helpsteer2",
+        ),
+        ({"prompt": turns("q"), "completion": answer("a"), "label": True}, "kto"),
     ],
-    ids=["skywork", "dpo-mix", "tulu", "ultrafeedback", "orca without system", "alpaca without input"],
+    ids=[
+        "skywork",
+        "dpo-mix",
+        "tulu",
+        "ultrafeedback",
+        "orca without system",
+        "alpaca without input",
+        "axolotl prompt_pairs",
+        "rewardbench",
+        "rewardbench's sets, axolotl icr",
+        "openrlhf",
+        "ms-swift with two conversations",
+        "helpsteer",
+        "kto of messages",
+    ],
 )
 def test_detection_of_relatives(values, name):
     assert detect(Profile.of([values]), "a.jsonl").name == name
@@ -452,7 +535,16 @@ def test_splitting_conversations_loses_nothing_and_knows_no_side(chosen, rejecte
     ids=["inside", "outside", "several turns", "inside after system", "outside after system"],
 )
 def test_the_user_turn_is_inside_or_outside_the_conversations(name, chosen, rejected, expected):
-    assert parse(name, example_of(name, prompt="q", chosen=chosen, rejected=rejected)) == expected
+    values = example_of(name, prompt="q", chosen=chosen, rejected=rejected)
+    assert parse(name, {**values, "system": None}) == expected
+
+
+def test_a_system_column_opens_the_conversation_unless_that_opens_with_one():
+    values = example_of("axolotl_ultra", system="s")
+    assert parse("axolotl_ultra", values).prompt == (system("s"), *SKY)
+    own = [{"role": "system", "content": "own"}]
+    sides = {side: own + values[side] for side in ("chosen", "rejected")}
+    assert parse("axolotl_ultra", {**values, **sides}).prompt == (system("own"), *SKY)
 
 
 @pytest.mark.parametrize("name", _CONVERSATIONS)
@@ -883,7 +975,7 @@ def test_what_the_format_has_set_stays():
 
 @pytest.mark.parametrize("name", ["ultrafeedback_binarized", "argilla_cleaned", "argilla_responses"])
 def test_equal_ratings_are_a_tie_where_the_label_was_made_from_them(name):
-    chosen, rejected = next(both for both in _RATING_COLUMNS if both[0] in example_of(name))
+    chosen, rejected = next(both for both in RATING_COLUMNS if both[0] in example_of(name))
     assert not FORMATS[name].read(example_of(name)).tie
     assert FORMATS[name].read(example_of(name, **{chosen: 4, rejected: 4.0})).tie
     assert not FORMATS["trl_standard"].read({**example_of("trl_standard"), chosen: 4, rejected: 4}).tie

@@ -22,7 +22,8 @@ from hypothesis import example, given, settings
 
 from curate import readers
 from curate.errors import InputError
-from curate.readers import container_of, find_files, read_rows
+from curate.finding import find_files
+from curate.readers import container_of, read_rows
 
 
 def zst(data):
