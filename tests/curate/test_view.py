@@ -73,13 +73,6 @@ def read(tmp_path):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_no_progress_bar_comes_between_what_is_printed(whole):
-    with RunView(whole) as view:
-        for connection in (view, view.cursor()):
-            shows = connection.sql("SELECT current_setting('enable_progress_bar') AS shows")
-            assert not (shows if connection is view else shows.df())["shows"][0]
-
-
 def test_a_table_is_what_the_files_hold(view, whole, name):
     files = sorted((whole / "pairs").iterdir()) if name == "pairs" else [whole / f"{name}.parquet"]
     assert len(files) == (2 if name == "pairs" else 1)
@@ -159,6 +152,13 @@ def test_no_pairs_yet(tmp_path):
 def test_no_run(tmp_path):
     with pytest.raises(RunError, match=r"not a run \(no manifest.json\)"):
         RunView(tmp_path)
+
+
+def test_no_progress_bar_comes_between_what_is_printed(whole):
+    with RunView(whole) as view:
+        for connection in (view, view.cursor()):
+            shows = connection.sql("SELECT current_setting('enable_progress_bar') AS shows")
+            assert not (shows if connection is view else shows.df())["shows"][0]
 
 
 def test_path_manifest_and_stages(view, whole):
