@@ -17,7 +17,7 @@ from curate.view import plain_records
 
 _BAR = 24  # characters
 _MOST_LINES = 12  # of reasons and sources; all are in the JSON
-_EXCERPT = 90  # characters of a text
+_EXCERPT, _LONGEST_NAME = 90, 40  # characters of a text and of a source's name
 
 Line = tuple[str, str]
 
@@ -61,7 +61,7 @@ def _source_lines(sources: pd.DataFrame) -> Iterator[Line]:
     before, after = sources["before"].sum(), sources["after"].sum()
     for line in plain_records(sources.head(_MOST_LINES)):
         mix = f"{_share(line['before'], before)} → {_share(line['after'], after)}"
-        yield line["source"] or "none named", mix
+        yield _excerpt(line["source"] or "none named", _LONGEST_NAME), mix
     if len(rest := sources[_MOST_LINES:]):
         mix = f"{_share(rest['before'].sum(), before)} → {_share(rest['after'].sum(), after)}"
         yield "…", f"{mix} in {len(rest):,} others"
@@ -125,9 +125,9 @@ def _because(line: Mapping[str, Any]) -> str:
     return f"{line['reason']} ({line['origin']})" if line["origin"] else str(line["reason"])
 
 
-def _excerpt(text: str) -> str:
+def _excerpt(text: str, most: int = _EXCERPT) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _EXCERPT else line[: _EXCERPT - 1] + "…"
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def _share(part: float, whole: float) -> str:

@@ -231,7 +231,7 @@ def section(title: str, lines: Iterable[tuple[str, str]]) -> RenderableType:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in lines:
-        grid.add_row(name, Text(printable(value)))
+        grid.add_row(Text(printable(name)), Text(printable(value)))
     return Group(Text(printable(title), style="bold"), Padding(grid, (0, 0, 1, 2)))
 
 
