@@ -7,6 +7,7 @@ few lines, so that a preview costs what its plan costs.
 A pair that stays trains with a weight w and a label s, the probability with which it counts for its chosen side: 1, or
 0 where it is flipped, or a soft label. If the label is wrong with probability p, then p·w·s of it still trains the
 wrong way round, and (1 − p)·w·(1 − s) does so anew. By hand: p = 0.3, soft(0.7): 0.21 is left of 0.3, 0.21 is new.
+p is `p_flip`; of two opposite labels one is wrong, so that there p follows from the evidence alone.
 
 A tie has no label: it stays where it is decided to keep, soften or weigh it.
 """
@@ -33,7 +34,7 @@ EXAMPLES = 3
 STEP = 0.1  # width of a bin of weights or soft labels
 _MOST_STEPS = 20  # weights of 2 and more share the last bin
 
-_BESIDE = ("tie", "source", "p_flip", "chosen_tokens", "rejected_tokens")
+_BESIDE = ("tie", "source", "p_flip", "evidence", "checks", "chosen_tokens", "rejected_tokens")
 _WHY = ["action", "reason", "origin"]
 _KEYS = ("rule", *_WHY, "unlabelled", "side", "called", "weight_step", "label_step")
 
@@ -55,8 +56,9 @@ FROM (SELECT *, decided AND row NOT IN (SELECT unnest($preview_spared::BIGINT[])
 LEFT JOIN decisions AS earlier USING (row)
 """
 _TRAINED = """
-SELECT *, CASE WHEN NOT tie THEN p_flip END AS p, chosen_tokens - rejected_tokens AS longer, sign(longer) AS side,
-    p >= $preview_called AS called,
+SELECT *, CASE WHEN tie THEN NULL WHEN {opposite} THEN 1 / (1 + exp(evidence)) ELSE p_flip END AS p,
+    chosen_tokens - rejected_tokens AS longer, sign(longer) AS side,
+    NOT tie AND p_flip >= $preview_called AS called,
     tie AND action <> 'drop' AND NOT (decided AND action IN ('keep', 'soft', 'weight')) AS unlabelled,
     CASE WHEN unlabelled OR action = 'drop' THEN 0 WHEN action = 'weight' THEN value ELSE 1 END AS weight,
     CASE action WHEN 'flip' THEN 0 WHEN 'soft' THEN value ELSE 1 END AS label,
@@ -88,7 +90,7 @@ FROM pairs WHERE row IN (SELECT unnest($rows::BIGINT[]))
 
 @dataclass(frozen=True)
 class Noise:
-    """What is expected of wrong labels, in pairs; of all pairs that have a `p_flip`.
+    """What is expected of wrong labels, in pairs; of all labelled pairs that there is evidence about.
 
     known: how many these are. before: wrong labels. left: what of them still trains. new: what trains the wrong way
     round only since it was flipped or softened. lost: share of the right labels that leave.
@@ -176,7 +178,8 @@ def _sums(view: RunView, plan: Plan, decisions: Decisions | None, *, spare_revie
         parameters["preview_spared"] = decisions.reviewed() if spare_reviewed else []
         pairs = _ON_TOP.format(planned=pairs)
     parameters["preview_called"] = view.stage("diagnose")["config"]["p_flip"] if view.has("diagnosis") else None
-    trained = _TRAINED.format(pairs=pairs, step=STEP, most=_MOST_STEPS)
+    opposite = "list_contains(checks, 'opposite_label')" if view.has("diagnosis") else "FALSE"
+    trained = _TRAINED.format(pairs=pairs, opposite=opposite, step=STEP, most=_MOST_STEPS)
     keys, sums = ", ".join(_KEYS), ", ".join(f"{sql} AS {name}" for name, sql in _SUMS.items())
     query = (
         f"SELECT {keys}, source, grouping(source) AS mixed, {sums} FROM ({trained}) "

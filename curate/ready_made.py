@@ -126,7 +126,7 @@ def _drop_defects(columns: Names) -> Rules:
     return (_BROKEN,)
 
 
-def _conservative(columns: Names, sure: float = 0.7) -> Rules:
+def _conservative(columns: Names, sure: float = 0.6) -> Rules:
     """Pairs that contradict one another are not broken: which of their labels is wrong is for the evidence to say.
 
     Of two opposite labels one is wrong at whatever rate of flips, so that the evidence alone is the odds between them.

@@ -36,12 +36,16 @@ PLAN = Plan("five", tuple(map(Rule.parse, RULES)))
 
 @pytest.fixture(scope="module")
 def run(make_world, write_scored, rated_columns, tmp_path_factory):
-    """A diagnosed run with ties, pairs that are not scored, and pairs without a source."""
+    """A diagnosed run with ties, opposite labels, pairs that are not scored, and pairs without a source."""
     world = make_world(PAIRS, flips=0.2, seed=3, strength=4.0)
     for at, row in enumerate(world.rows):
         row |= {"won": "tie" if at % 17 == 5 else "a", "good": float(world.gap_N[at]), "bad": 0.0}
         if at % 11 == 2:
             row["source"] = None
+    for at in (60, 80):
+        world.rows[at + 1] |= {name: world.rows[at][name] for name in ("prompt", "won", "good", "bad")}
+        world.rows[at + 1] |= {"chosen": world.rows[at]["rejected"], "rejected": world.rows[at]["chosen"]}
+        world.gap_N[at + 1] = -world.gap_N[at]
     made = write_scored(tmp_path_factory.mktemp("preview"), world, unscored=[4, 40], columns=rated_columns)
     diagnose(made, DiagnoseConfig(folds=5, repeats=2))
     return made
@@ -56,7 +60,8 @@ def view(run):
 @pytest.fixture
 def facts(view):
     return view.sql(
-        "SELECT row, pair_id, tie, source, p_flip, chosen_tokens - rejected_tokens AS longer "
+        "SELECT row, pair_id, tie, source, p_flip, chosen_tokens - rejected_tokens AS longer, "
+        "CASE WHEN 'opposite_label' IN checks THEN 1 / (1 + exp(evidence)) ELSE p_flip END AS p_wrong "
         "FROM pairs JOIN diagnosis USING (pair_id, row) JOIN scores USING (pair_id, row) ORDER BY row"
     )
 
@@ -88,9 +93,9 @@ def check(found, facts, what):
             longer.append((weight, label if fact.longer > 0 else 1 - label if fact.longer < 0 else 0.0))
             tokens.append(weight * (2 * label - 1) * fact.longer)
         if not fact.tie and not pd.isna(fact.p_flip):
-            left.append(fact.p_flip * weight * label)
-            new.append((1 - fact.p_flip) * weight * (1 - label))
-            lost.append((1 - fact.p_flip) * (weight == 0))
+            left.append(fact.p_wrong * weight * label)
+            new.append((1 - fact.p_wrong) * weight * (1 - label))
+            lost.append((1 - fact.p_wrong) * (weight == 0))
     assert counted(found) == expected
     assert found.pairs == len(facts)
     assert found.labelled == (~facts["tie"]).sum()
@@ -101,7 +106,8 @@ def check(found, facts, what):
     whole = sum(weight for weight, _ in longer)
     assert found.length.loc["after", "longer"] == pytest.approx(sum(w * share for w, share in longer) / whole)
     assert found.length.loc["after", "tokens"] == pytest.approx(sum(tokens) / whole)
-    known = facts.loc[~facts["tie"], "p_flip"].dropna()
+    assert (facts["p_wrong"] != facts["p_flip"]).sum() - facts["p_flip"].isna().sum() == 4
+    known = facts.loc[~facts["tie"], "p_wrong"].dropna()
     assert (found.noise.known, found.noise.before) == (len(known), pytest.approx(known.sum()))
     assert found.noise.left == pytest.approx(sum(left))
     assert found.noise.new == pytest.approx(sum(new))
