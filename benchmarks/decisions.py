@@ -79,6 +79,7 @@ def generate(folder: Path, pairs: int, query: str = ROWS) -> None:
 def rows(start: int, stop: int, schema: pa.Schema, query: str) -> pa.Table:
     """Lines of a table, null where nothing is generated."""
     with duckdb.connect() as connection:
+        connection.execute("SET enable_progress_bar = false")
         wanted = [name for name in connection.sql(query.format(0, 0)).columns if name in schema.names]
         made = f"SELECT {', '.join(wanted)} FROM ({query.format(start, stop)})"
         found: Any = connection.sql(made).to_arrow_table()

@@ -131,11 +131,13 @@ def _conservative(columns: Names, sure: float = 0.6) -> Rules:
 
     Of two opposite labels one is wrong at whatever rate of flips, so that the evidence alone is the odds between them.
     """
-    resolved, opposite = 'kind != "unresolved"', '"opposite_label" in checks'
+    resolved, opposite, siblings = 'kind != "unresolved"', '"opposite_label" in checks', "fused_random_folds"
+    doubtful = f"{resolved} and p_flip >= {sure / 2!r} and share_below({siblings}) < 0.1"
     return (
         *_removed(_found(DEFECTS), "a check found a defect"),
         Rule.parse('when tie then soft(0.5) because "no side was preferred"'),
         *_removed(f"{resolved} and p_flip >= {sure!r}", "the label is very likely the wrong way round"),
+        *(_removed(doubtful, "other pairs of the prompt contradict it too") if siblings in columns else ()),
         Rule.parse(
             f'when {opposite} then soft(1 / (1 + exp(-evidence))) because "another pair has the opposite label"'
         ),
