@@ -38,22 +38,26 @@ _BESIDE = ("tie", "source", "p_flip", "evidence", "checks", "chosen_tokens", "re
 _WHY = ["action", "reason", "origin"]
 _KEYS = ("rule", *_WHY, "unlabelled", "side", "called", "weight_step", "label_step")
 
-#: Of each pair what is decided: by the plan, else by what stands already, else nothing.
+#: Of each pair what is decided: by the plan, else by what stands already, else nothing. What is joined by row is kept
+#: narrow, for all pairs are in memory there.
 _PLANNED = """
 SELECT * REPLACE (coalesce(value, 1) AS value), ($preview_actions::VARCHAR[])[rule + 1] AS action,
     NULL::VARCHAR AS reason, NULL::VARCHAR AS origin, rule > 0 OR target_margin IS NOT NULL AS decided
 FROM ({rules})
 """
 _ON_TOP = """
+WITH told AS MATERIALIZED (
+    SELECT row_number() OVER () AS code, * FROM (SELECT DISTINCT action, reason, origin FROM decisions)
+), earlier AS (SELECT row, code, value FROM decisions JOIN told USING (action, reason, origin))
 SELECT planned.* REPLACE (
-        CASE WHEN wins THEN rule WHEN earlier.row IS NOT NULL THEN -1 ELSE 0 END AS rule,
-        CASE WHEN wins THEN planned.action ELSE coalesce(earlier.action, 'keep') END AS action,
+        CASE WHEN wins THEN rule WHEN code IS NOT NULL THEN -1 ELSE 0 END AS rule,
+        CASE WHEN wins THEN planned.action ELSE coalesce(told.action, 'keep') END AS action,
         CASE WHEN wins THEN planned.value ELSE coalesce(earlier.value, 1) END AS value,
-        CASE WHEN NOT wins THEN earlier.reason END AS reason,
-        CASE WHEN NOT wins THEN earlier.origin END AS origin,
-        wins OR earlier.row IS NOT NULL AS decided)
+        CASE WHEN NOT wins THEN told.reason END AS reason,
+        CASE WHEN NOT wins THEN told.origin END AS origin,
+        wins OR code IS NOT NULL AS decided)
 FROM (SELECT *, decided AND row NOT IN (SELECT unnest($preview_spared::BIGINT[])) AS wins FROM ({planned})) AS planned
-LEFT JOIN decisions AS earlier USING (row)
+LEFT JOIN earlier USING (row) LEFT JOIN told USING (code)
 """
 _TRAINED = """
 SELECT *, CASE WHEN tie THEN NULL WHEN {opposite} THEN 1 / (1 + exp(evidence)) ELSE p_flip END AS p,
