@@ -61,25 +61,28 @@ SELECT md5((CASE WHEN i % 10 = 9 THEN i - 1 ELSE i END)::VARCHAR) AS pair_id, i 
 """
 
 
-def generate(folder: Path, pairs: int) -> None:
-    """A diagnosed run without texts."""
+def generate(folder: Path, pairs: int, query: str = ROWS) -> None:
+    """A diagnosed run; what the query does not give is null."""
     run = Run.create(folder)
     run.pairs_path.mkdir()
     for part, start in enumerate(range(0, pairs, PART_PAIRS)):
-        write_table(run.pairs_path / f"{part:05d}.parquet", rows(start, min(start + PART_PAIRS, pairs), PAIRS))
+        write_table(run.pairs_path / f"{part:05d}.parquet", rows(start, min(start + PART_PAIRS, pairs), PAIRS, query))
     for name, schema in {"refused": REFUSED, "findings": FINDINGS, "slices": SLICES}.items():
         write_table(run.table_path(name), schema.empty_table())
     full = {"scores": SCORES, "weights": WEIGHTS, "signals": signals_schema(()), "diagnosis": DIAGNOSIS}
     for name, schema in full.items():
-        write_table(run.table_path(name), rows(0, pairs, schema))
+        write_table(run.table_path(name), rows(0, pairs, schema, query))
     for stage in ("ingest", "score", "weigh", "diagnose"):
         run.record(stage, stage, {"pairs": pairs})
 
 
-def rows(start: int, stop: int, schema: pa.Schema) -> pa.Table:
+def rows(start: int, stop: int, schema: pa.Schema, query: str) -> pa.Table:
     """Lines of a table, null where nothing is generated."""
     with duckdb.connect() as connection:
-        found: Any = connection.sql(ROWS.format(start, stop)).to_arrow_table()
+        connection.execute("SET enable_progress_bar = false")
+        wanted = [name for name in connection.sql(query.format(0, 0)).columns if name in schema.names]
+        made = f"SELECT {', '.join(wanted)} FROM ({query.format(start, stop)})"
+        found: Any = connection.sql(made).to_arrow_table()
     columns = {name: found[name] for name in found.column_names}
     arrays = [columns[it.name].cast(it.type) if it.name in columns else pa.nulls(len(found), it.type) for it in schema]
     return pa.table(arrays, schema=schema)

@@ -35,6 +35,18 @@ class Query:
     parameters: Mapping[str, Any]
 
 
+def check_plan(view: RunView, plan: Plan) -> None:
+    """Make sure that a plan fits a run, without looking at any pair.
+
+    Raises:
+        ConfigError: it names a column that the run does not have, or uses one as what it is not; it says where.
+    """
+    compiler = Compiler(Columns.of(view))
+    _margin(compiler, plan)
+    for number, rule in enumerate(plan.rules, 1):
+        _rule(compiler, f"{shown(plan.name)}, rule {number}", rule)
+
+
 def match_query(view: RunView, predicate: Node | str) -> Query:
     """The pairs that a predicate matches: `pair_id`, `row`.
 
@@ -56,13 +68,26 @@ def decision_query(view: RunView, plan: Plan) -> Query:
     Raises:
         ConfigError: a rule is at fault, or gives a pair an impossible weight or soft label; it says which, and where.
     """
-    query = _query(view, plan)
-    if counts := _impossible(plan):
-        _check_values(plan, _counted(view, query, counts))
+    query = rule_query(view, plan)
     names = {"plan_actions": _actions(plan), "plan_reasons": _reasons(plan)}
     action, reason = (f"(${name}::VARCHAR[])[rule + 1]" for name in names)
     columns = f'pair_id, "row", rule, {action} AS action, value, target_margin, {reason} AS reason'
     return Query(f"SELECT {columns} FROM ({query.sql})", {**query.parameters, **names})
+
+
+def rule_query(view: RunView, plan: Plan, beside: Sequence[str] = ()) -> Query:
+    """Which rule decides, a line for each pair of the run.
+
+    Columns: `pair_id`, `row`, `rule`, `value`, `target_margin` as in `decision_query`, and those of the run that are to
+    stand beside them: null where it has none of that name.
+
+    Raises:
+        ConfigError: as `decision_query`.
+    """
+    query = _query(view, plan, beside)
+    if counts := _impossible(plan):
+        _check_values(plan, _counted(view, query, counts))
+    return query
 
 
 def decide(view: RunView, plan: Plan) -> pd.DataFrame:
@@ -163,11 +188,13 @@ def _check_values(plan: Plan, found: Mapping[str, int]) -> None:
 # --- SQL -----------------------------------------------------------------------------------------
 
 
-def _query(view: RunView, plan: Plan) -> Query:
-    """A line for each pair: the first rule that matches, its value, and whether each rule matches."""
-    compiler = Compiler(Columns.of(view))
+def _query(view: RunView, plan: Plan, beside: Sequence[str] = ()) -> Query:
+    """A line for each pair: the first rule that matches, its value, whether each rule matches, and other columns."""
+    columns = Columns.of(view)
+    compiler = Compiler(columns)
     numbers = range(1, len(plan.rules) + 1)
     inner, matches = ["pairs.pair_id", 'pairs."row"', f"{_margin(compiler, plan)} AS margin"], []
+    inner += [f"{compiler.value(Column(it)) if it in columns.known else 'NULL'} AS {it}" for it in beside]
     for number, rule in zip(numbers, plan.rules, strict=True):
         when, value = _rule(compiler, f"{shown(plan.name)}, rule {number}", rule)
         inner += [f"{when} AS when_{number}", f"{value or 'NULL'} AS value_{number}"]
@@ -175,6 +202,7 @@ def _query(view: RunView, plan: Plan) -> Query:
     stays = [0, *(number for number in numbers if plan.rules[number - 1].then.name in STAY)]
     outer = [
         'pair_id, "row"',
+        *beside,
         *(f"{match} AS match_{number}" for number, match in zip(numbers, matches, strict=True)),
         f"{_case('', [(match, number) for number, match in zip(numbers, matches, strict=True)], 0)} AS rule",
         f"{_case('rule', [(number, f'value_{number}') for number in numbers], 'NULL::DOUBLE')} AS value",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from curate import cli_training
+from curate import cli_curation, cli_training
 from curate.config import (
     DEFAULT_MODEL,
     PAIRINGS,
@@ -399,6 +399,8 @@ def doctor(as_json: Json = False) -> None:
         typer.echo(f"{name:16} {finding}")
 
 
+for deciding in (cli_curation.decide, cli_curation.plans):
+    app.command()(deciding)
 for command in (cli_training.train, cli_training.crossfit, cli_training.compare, cli_training.generate):
     app.command()(command)
 

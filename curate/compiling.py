@@ -82,6 +82,10 @@ class Compiler:
         """The SQL of a number; errors as `truth`."""
         return self._sql(node, Kind.NUMBER)
 
+    def value(self, node: Node) -> str:
+        """The SQL of an expression of whatever kind; errors as `truth`."""
+        return self._typed(node)[1]
+
     # --- by what an expression is ---
 
     def _sql(self, node: Node, wanted: Kind) -> str:

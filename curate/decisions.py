@@ -103,6 +103,17 @@ class Decisions:
         """The table `decisions`, in the input's order."""
         return self._frame("SELECT * FROM decisions ORDER BY row")
 
+    def is_empty(self) -> bool:
+        """Whether nothing is decided about any pair."""
+        with self._guard:
+            self.refresh()
+            return not self._value("SELECT EXISTS (FROM decisions)")
+
+    def reviewed(self) -> list[int]:
+        """Rows of the pairs about which an entry of their own stands."""
+        rows: list[int] = self._frame("SELECT row FROM singles ORDER BY row")["row"].tolist()
+        return rows
+
     def history(self, pair_id: str) -> pd.DataFrame:
         """All that was decided about a pair, the oldest first, and whether it stands or was taken back."""
         query = "SELECT * FROM read_parquet($file) WHERE pair_id = $pair_id ORDER BY copy"

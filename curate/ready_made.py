@@ -10,7 +10,7 @@ signal.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -75,6 +75,10 @@ def _value(plan: str, key: str, default: str | float, value: str | float) -> str
 
 # --- parts ---------------------------------------------------------------------------------------
 
+#: Checks that find a pair defective: what is wrong with the pair itself, and that other pairs contradict it.
+DEFECTS = ("identical", "identical_tokens", "empty", "prompts_differ", "last_turn")
+CONTRADICTIONS = ("opposite_label", "cycle")
+
 _BROKEN = Rule.parse('when kind = "defective" then drop because "a check found a defect"')
 _CALLED_FLIPPED = 'kind = "flipped"'
 _SAYS_FLIPPED = {
@@ -83,6 +87,11 @@ _SAYS_FLIPPED = {
     REWARDS: ("reward_model", "reward_model < 0"),
     VOTES: ("votes_against", "votes_against > votes_for"),
 }
+
+
+def _found(checks: Iterable[str]) -> str:
+    """One of these checks found something."""
+    return " or ".join(f'"{check}" in checks' for check in checks)
 
 
 def _removed(predicate: str, reason: str) -> Rules:
@@ -117,12 +126,25 @@ def _drop_defects(columns: Names) -> Rules:
     return (_BROKEN,)
 
 
-def _conservative(columns: Names, sure: float = 0.8) -> Rules:
+def _conservative(columns: Names, sure: float = 0.6) -> Rules:
+    """Pairs that contradict one another are not broken: which of their labels is wrong is for the evidence to say.
+
+    Of two opposite labels one is wrong at whatever rate of flips, so that the evidence alone is the odds between them.
+    """
+    resolved, opposite, siblings = 'kind != "unresolved"', '"opposite_label" in checks', "fused_random_folds"
+    doubtful = f"{resolved} and p_flip >= {sure / 2!r} and share_below({siblings}) < 0.1"
     return (
-        _BROKEN,
-        *_removed(f"{_CALLED_FLIPPED} and p_flip >= {sure!r}", "the label is very likely the wrong way round"),
+        *_removed(_found(DEFECTS), "a check found a defect"),
         Rule.parse('when tie then soft(0.5) because "no side was preferred"'),
-        Rule.parse('when kind != "unresolved" then soft because "the label counts as far as it is likely right"'),
+        *_removed(f"{resolved} and p_flip >= {sure!r}", "the label is very likely the wrong way round"),
+        *(_removed(doubtful, "other pairs of the prompt contradict it too") if siblings in columns else ()),
+        Rule.parse(
+            f'when {opposite} then soft(1 / (1 + exp(-evidence))) because "another pair has the opposite label"'
+        ),
+        *_removed(
+            f"({_found(CONTRADICTIONS)}) and p_flip is null", "other pairs contradict it, and no evidence decides"
+        ),
+        Rule.parse(f'when {resolved} then soft because "the label counts as far as it is likely right"'),
     )
 
 
@@ -186,7 +208,7 @@ def _cleaners(name: str, rules: Callable[..., Rules], about: str) -> dict[str, R
 
 READY_MADE = {
     "drop-defects": ReadyMade(_drop_defects, "drops what a check calls defective"),
-    "conservative": ReadyMade(_conservative, "drops defects and sure flips, soft labels for the rest"),
+    "conservative": ReadyMade(_conservative, "drops what is broken and sure flips, soft labels for the rest"),
     "gamma-po": ReadyMade(_as_it_is, "γ-PO as published: keeps all, each with its target margin γ_i", "target_margin"),
     "gamma-weights": ReadyMade(_gamma_weights, "γ-PO's w_i as weights of the loss instead, which is not published"),
     "two-signals-flip": ReadyMade(_two_signals_flip, "drops defects; of flips, turns what a second signal contradicts"),

@@ -209,30 +209,29 @@ def _length(view: RunView) -> Summary:
 
 def render(summary: Summary) -> RenderableType:
     """The summary as text."""
-    parts: list[RenderableType] = [_section(f"Audit of {summary['run']}", _data_lines(summary["data"]))]
+    parts: list[RenderableType] = [section(f"Audit of {summary['run']}", _data_lines(summary["data"]))]
     if "scoring" in summary:
-        parts.append(_section("Scoring", _scoring_lines(summary["scoring"])))
+        parts.append(section("Scoring", _scoring_lines(summary["scoring"])))
     if "margins" in summary:
         margins = summary["margins"]
         parts += [
-            _section(
-                f"Margins ({margins['kind']}, β = {margins['beta']:g})", _margin_lines(margins, summary["length"])
-            ),
-            _section("γ-PO weights", _weight_lines(summary["weights"])),
+            section(f"Margins ({margins['kind']}, β = {margins['beta']:g})", _margin_lines(margins, summary["length"])),
+            section("γ-PO weights", _weight_lines(summary["weights"])),
         ]
     if "diagnosis" in summary:
         if summary["diagnosis"]["suspects"]:
-            parts.append(_section("Suspects", suspect_lines(summary["diagnosis"])))
-        parts.append(_section("Diagnosis", verdict_lines(summary["diagnosis"])))
+            parts.append(section("Suspects", suspect_lines(summary["diagnosis"])))
+        parts.append(section("Diagnosis", verdict_lines(summary["diagnosis"])))
     return Group(*parts)
 
 
-def _section(title: str, lines: Iterable[tuple[str, str]]) -> RenderableType:
+def section(title: str, lines: Iterable[tuple[str, str]]) -> RenderableType:
+    """A title, and indented below it lines of a name and a text."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in lines:
-        grid.add_row(name, Text(printable(value)))
+        grid.add_row(Text(printable(name)), Text(printable(value)))
     return Group(Text(printable(title), style="bold"), Padding(grid, (0, 0, 1, 2)))
 
 

@@ -51,7 +51,7 @@ class RunView:
             RunError: there is none, it was made by another schema version, or a table of it is missing or damaged.
         """
         self._run = Run.open(path)
-        self._connection = duckdb.connect()
+        self._connection = _quiet(duckdb.connect())
         folder = glob.escape(str(self.path))
         files = {name: f"{folder}/{name}.parquet" for name in _STAGE_OF} | {"pairs": f"{folder}/pairs/*.parquet"}
         for name, file in files.items():
@@ -71,7 +71,7 @@ class RunView:
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Another connection to the same tables: for another thread, or to put tables of one's own beside them."""
-        return self._connection.cursor()
+        return _quiet(self._connection.cursor())
 
     @property
     def path(self) -> Path:
@@ -190,6 +190,11 @@ class RunView:
                 raise RunError(f"{path}: missing or damaged; delete {folder.parent} and score again") from error
             chosen, rejected = (_matrix(table, name) for name in names)
             yield chosen, rejected
+
+
+def _quiet(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """A connection that draws no progress bar between what is printed."""
+    return connection.execute("SET enable_progress_bar = false")
 
 
 def _quoted(column: str) -> str:

@@ -51,10 +51,11 @@ LAYERS = [
     {"detect"},
     {"diagnosing", "selftest"},
     {"verdict", "auditing", "charts"},
-    {"report", "html", "doctor"},
+    {"preview"},
+    {"report", "html", "doctor", "preview_text"},
     {"page"},
     {"console"},
-    {"cli_training"},
+    {"cli_training", "cli_curation"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -52,6 +53,24 @@ def test_python_blocks_run(page, demo_run, monkeypatch):
                 exec(compile(code, page.name, "exec"), names)
             if following == "":
                 assert printed.getvalue() == expected
+
+
+def test_the_plan_of_the_docs_fits_any_diagnosed_run(demo_run, tmp_path):
+    plans = [text for language, text in blocks(ROOT / "docs" / "curation.md") if language == "toml"]
+    (tmp_path / "plan.toml").write_text("".join(plans), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "curate",
+        "decide",
+        "runs/demo",
+        "--plan",
+        str(tmp_path / "plan.toml"),
+        "--dry-run",
+    ]
+    done = subprocess.run([*command, "--json"], cwd=demo_run, check=True, capture_output=True, encoding="utf-8")
+    actions = {line["action"]: line["pairs"] for line in json.loads(done.stdout)["actions"]}
+    assert actions["drop"] == 4  # two pairs without text on a side, two of equal sides
 
 
 @pytest.mark.parametrize("line", [line for page in PAGES for line in commands(page)])

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.applying import UNMATCHED, decide, decision_query, match_query, tally
+from curate.checks import CHECKS
 from curate.columns import DERIVED, TABLES, Columns
 from curate.config import DiagnoseConfig
 from curate.detect import EXPLANATIONS
@@ -24,7 +25,7 @@ from curate.expressions import FUNCTIONS, Column, Number, Text
 from curate.opinions import EVIDENCE, lonely, source_of
 from curate.plans import Plan, Rule, read_plan
 from curate.predicates import ACTIONS, Action, parse, parse_action
-from curate.ready_made import READY_MADE, ready_made
+from curate.ready_made import CONTRADICTIONS, DEFECTS, READY_MADE, ready_made
 from curate.schema import DIAGNOSIS, PAIRS, SCORES, WEIGHTS
 from curate.signals import SIGNALS
 from curate.view import RunView
@@ -44,6 +45,10 @@ def run(make_world, write_scored, rated_columns, tmp_path_factory):
         row |= {"won": "a", "good": float(gap + rng.normal()), "bad": 0.0}
     world.rows[0]["won"] = "tie"
     world.rows[1]["rejected"] = world.rows[1]["chosen"]
+    for at in (10, 20):
+        world.rows[at + 1] |= {name: world.rows[at][name] for name in ("prompt", "source", "annotator")}
+        world.rows[at + 1] |= {"chosen": world.rows[at]["rejected"], "rejected": world.rows[at]["chosen"]}
+        world.gap_N[at + 1] = -world.gap_N[at]
     passes = ("policy", "policy_unconditional", "reward_model")
     made = write_scored(folder, world, passes=passes, unscored=[3], columns=rated_columns)
     verdicts = np.where(world.gap_N + rng.normal(0, 1, PAIRS_IN_RUN) > 0, "chosen", "rejected")
@@ -498,14 +503,29 @@ def test_drop_defects(view, everything):
 
 def test_conservative(view, everything):
     found = decide(view, ready_made("conservative", columns_of(view), sure=0.6))
-    kind, p_flip = everything["kind"], everything["p_flip"]
-    dropped = (kind == "defective") | ((kind == "flipped") & (p_flip >= 0.6))
-    assert dropped.sum() > (kind == "defective").sum() > 0
-    assert ((found["action"] == "drop") == dropped).all()
-    soft = ~dropped & (everything["tie"] | ((kind != "unresolved") & p_flip.notna()))
-    assert ((found["action"] == "soft") == soft).all()
-    expected = np.where(everything["tie"], 0.5, 1 - p_flip)
-    np.testing.assert_array_equal(found["value"][soft], expected[soft])
+    kind, p_flip, tie = everything["kind"], everything["p_flip"], everything["tie"]
+    has = {name: everything["checks"].map(lambda checks, name=name: name in checks) for name in CHECKS}
+    broken = sum(has[name] for name in DEFECTS) > 0
+    opposite, contradicted = has["opposite_label"], sum(has[name] for name in CONTRADICTIONS) > 0
+    expected = pd.Series("keep", everything.index).mask(kind != "unresolved", "soft")
+    expected = expected.mask(p_flip.isna() & ~tie, "keep").mask(contradicted & p_flip.isna(), "drop")
+    siblings = everything["fused_random_folds"]
+    lowest = siblings.rank(pct=True) - 0.5 / siblings.notna().sum() < 0.1
+    sure = (kind != "unresolved") & ((p_flip >= 0.6) | ((p_flip >= 0.3) & lowest))
+    assert (sure & (p_flip < 0.6)).any()
+    expected = expected.mask(opposite & p_flip.notna(), "soft").mask(sure, "drop")
+    expected = expected.mask(tie, "soft").mask(broken, "drop")
+    assert set(expected) == {"keep", "soft", "drop"}
+    assert (opposite & (expected == "soft")).any()
+    assert (kind[expected == "drop"] == "flipped").any()
+    assert (found["action"] == expected).all()
+    value = np.where(opposite, 1 / (1 + np.exp(-everything["evidence"])), 1 - p_flip)
+    soft = expected == "soft"
+    np.testing.assert_allclose(found["value"][soft], np.where(tie, 0.5, value)[soft], atol=1e-12)
+
+
+def test_conservative_knows_all_defects():
+    assert {name for name, check in CHECKS.items() if check.severity == "defect"} == {*DEFECTS, *CONTRADICTIONS}
 
 
 def test_gamma_po_is_as_published(view):

@@ -154,6 +154,13 @@ def test_no_run(tmp_path):
         RunView(tmp_path)
 
 
+def test_no_progress_bar_comes_between_what_is_printed(whole):
+    with RunView(whole) as view:
+        for connection in (view, view.cursor()):
+            shows = connection.sql("SELECT current_setting('enable_progress_bar') AS shows")
+            assert not (shows if connection is view else shows.df())["shows"][0]
+
+
 def test_path_manifest_and_stages(view, whole):
     assert view.path == whole
     assert view.manifest == json.loads((whole / "manifest.json").read_text())
