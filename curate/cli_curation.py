@@ -207,7 +207,7 @@ def _apply(decisions: Decisions, plan: Plan, origin: str, run: Path, *, spare_re
     if not new:
         _say(f"nothing changes: entry {entry.id[:8]} of {entry.at} decides just this already")
         return
-    _say(f"{plan.name}: {said['pairs']:,} pairs are decided about")
+    _say(f"{plan.name}, pairs decided about: {said['pairs']:,}")
     for action, pairs in said["actions"].items():
         typer.echo(f"  {action:8} {pairs:,}")
     _say(f"noted as entry {entry.id[:8]}; curate decide {_quoted(run)} --undo {entry.id[:8]} takes it back")
@@ -262,7 +262,7 @@ def _take_over(decisions: Decisions, source: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"new": len(new), "gone": _gone(decisions)})
         return
-    _say(f"{len(new):,} entries are taken over from {source}")
+    _say(f"entries taken over from {source}: {len(new):,}")
     _say_gone(decisions)
 
 

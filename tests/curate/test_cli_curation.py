@@ -228,7 +228,7 @@ def test_decisions_of_another_download(run, make_world, write_scored, tmp_path):
     world.rows, world.gap_N = [world.rows[at] for at in order], -world.gap_N[order]
     other = write_scored(tmp_path / "other", world).path
     text = call("decide", other, "--from", run)
-    assert text.splitlines()[0] == f"1 entries are taken over from {run}"
+    assert text.splitlines()[0] == f"entries taken over from {run}: 1"
     assert f"1 of its {len(stands)} pairs are not in this run" in text
     there = standing(other)
     assert set(there["pair_id"]) == set(stands["pair_id"][1:])
