@@ -42,7 +42,7 @@ CONTAINERS = {
 COMPRESSIONS = {".gz", ".zst", ".xz", ".bz2"}
 _CHUNK = 1 << 20
 _HEAD = 1 << 16
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
@@ -78,7 +78,7 @@ def find_files(inputs: tuple[str, ...]) -> list[str]:
     """
     found: list[str] = []
     for entry in inputs:
-        with _reading(entry):
+        with reading(entry):
             found += _resolve(entry)
     seen: set[str] = set()
     for path in found:
@@ -92,7 +92,7 @@ def find_files(inputs: tuple[str, ...]) -> list[str]:
 
 def sha256(path: str) -> str:
     """Hex digest of a file's bytes as they lie there (compressed where it is compressed)."""
-    with _reading(path), fsspec.open(path, "rb") as stream:
+    with reading(path), fsspec.open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -102,9 +102,9 @@ def read_rows(path: str) -> Iterator[Row]:
     Raises:
         InputError: the file is unreadable, empty or malformed; the message names the line.
     """
-    with _reading(path):
+    with reading(path):
         container = container_of(path)
-        with _opened(path) as stream:
+        with opened(path) as stream:
             rows = _READERS[container](path, stream)
             first = next(rows, None)
             if first is None:
@@ -114,7 +114,7 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def opened(path: str) -> Iterator[BinaryIO]:
     """A file's bytes, unpacked. Arrow unpacks .zst: it notices a file that is cut off."""
     packed = path.lower().endswith(".zst")
     with fsspec.open(path, "rb", compression=None if packed else "infer") as raw:
@@ -126,7 +126,7 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _reading(path: str) -> Iterator[None]:
+def reading(path: str) -> Iterator[None]:
     """Name the file in whatever goes wrong while it is read."""
     try:
         yield
@@ -201,7 +201,7 @@ def _with_protocol(entry: str, filesystem: Any, name: str) -> str:
 
 
 def _parquet(path: str, stream: BinaryIO) -> Iterator[Row]:
-    with _seekable(path, stream) as file:
+    with seekable(path, stream) as file:
         line = 0
         for batch in pq.ParquetFile(file).iter_batches(batch_size=1024):
             for values in batch.to_pylist():
@@ -210,7 +210,7 @@ def _parquet(path: str, stream: BinaryIO) -> Iterator[Row]:
 
 
 @contextmanager
-def _seekable(path: str, stream: BinaryIO) -> Iterator[BinaryIO]:
+def seekable(path: str, stream: BinaryIO) -> Iterator[BinaryIO]:
     """Parquet is read from its end: a compressed file is unpacked beside it first."""
     if PurePosixPath(path).suffix.lower() not in COMPRESSIONS:
         yield stream
@@ -229,7 +229,7 @@ def _plain(value: object) -> str:
 
 def _jsonl(path: str, stream: BinaryIO) -> Iterator[Row]:
     for line, raw in enumerate(stream, start=1):
-        text = _decode(path, line, raw.removeprefix(_BOM) if line == 1 else raw).strip()
+        text = _decode(path, line, raw.removeprefix(BOM) if line == 1 else raw).strip()
         if text:
             yield _row(path, line, _parse_line(path, line, text), text)
 
@@ -259,7 +259,7 @@ def _not_utf8(path: str, line: int) -> InputError:
     return InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8")
 
 
-def _as_text(stream: BinaryIO) -> io.TextIOWrapper:
+def as_text(stream: BinaryIO) -> io.TextIOWrapper:
     """Text as it lies there; bytes that are not UTF-8 become lone surrogates, which `_check_utf8` finds."""
     return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
@@ -278,12 +278,12 @@ def _row(path: str, line: int, values: object, text: str) -> Row:
 def _json(path: str, stream: BinaryIO) -> Iterator[Row]:
     """A JSON array of objects, streamed; a `.json` file that is really JSON Lines is read as that."""
     buffered = io.BufferedReader(stream, _HEAD)  # type: ignore[type-var]
-    head = buffered.peek(_HEAD).removeprefix(_BOM).lstrip()
+    head = buffered.peek(_HEAD).removeprefix(BOM).lstrip()
     if head.startswith(b"{"):
         _refuse_single_object(path, head)
         yield from _jsonl(path, buffered)
     elif head.startswith(b"["):
-        yield from _json_array(path, _as_text(buffered))
+        yield from _json_array(path, as_text(buffered))
     elif head:
         raise InputError(f"{path}: not JSON: it starts with {head[:1].decode(errors='replace')!r}, not with [ or {{")
 
@@ -310,7 +310,7 @@ def _json_array(path: str, stream: io.TextIOWrapper) -> Iterator[Row]:
 def _delimited(delimiter: str) -> Callable[[str, BinaryIO], Iterator[Row]]:
     def read(path: str, stream: BinaryIO) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)
-        records = _records(path, csv.reader(_as_text(stream), delimiter=delimiter, strict=True))
+        records = _records(path, csv.reader(as_text(stream), delimiter=delimiter, strict=True))
         _, header = next(records, (1, []))
         if repeated := [name for name in header if header.count(name) > 1]:
             raise InputError(f"{path}, line 1: two columns are named {repeated[0]!r}; rename one")
