@@ -288,6 +288,12 @@ def _json(path: str, stream: BinaryIO) -> Iterator[Row]:
         raise InputError(f"{path}: not JSON: it starts with {head[:1].decode(errors='replace')!r}, not with [ or {{")
 
 
+def is_json_lines(path: str) -> bool:
+    """Whether a `.json` file is really JSON Lines."""
+    with opened(path) as stream:
+        return stream.read(_HEAD).removeprefix(BOM).lstrip().startswith(b"{")
+
+
 def _refuse_single_object(path: str, head: bytes) -> None:
     """JSON Lines has an object in its first line; one object over many lines is no list of rows."""
     first, newline, _ = head.partition(b"\n")

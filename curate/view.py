@@ -152,7 +152,7 @@ class RunView:
     def arrow(self, query: str, **parameters: Any) -> pa.Table:
         """The same as an Arrow table, which holds many pairs' texts and lists in far less memory."""
         with self._damage_named():
-            return self._connection.execute(query, parameters or None).to_arrow_table()
+            return self._connection.sql(query, params=parameters).to_arrow_table()
 
     @contextmanager
     def _damage_named(self) -> Iterator[None]:
