@@ -60,8 +60,8 @@ def export(
     _check_output(view, output)
     decisions, stages = Decisions(view), view.manifest["stages"]
     with atomic_folder(output) as folder:
-        written = _Export(view, folder, config, progress or Quiet()).write()
-        report = provenance(view, decisions, config) | written
+        report = provenance(view, decisions, config)
+        report |= _Export(view, folder, config, progress or Quiet()).write()
         if view.manifest["stages"] != stages:
             raise RunError(f"{view.path}: the run changed while it was exported; export it again")
         (folder / CARD).write_text(card(report), encoding="utf-8")
