@@ -25,7 +25,7 @@ from curate.view import RunView
 
 QUIET = "SET enable_progress_bar = false"
 FORMATS = ("trl", "trl:jsonl", "llamafactory", "axolotl", "openrlhf", "ms-swift", "llm-comparator")
-WORDS = 4096
+VOCABULARY = 4096
 #: Words of a text, drawn from a vocabulary of as many different ones, so that it compresses as prose does.
 TEXT = (
     "array_to_string(list_transform(range({words}), lambda i: word_of((random() * random() * {size})::INTEGER)), ' ')"
@@ -38,8 +38,8 @@ TABLES = {
 ACTIONS = ("drop", "keep", "flip", "review", "keep", "keep", "keep", "keep", "keep", "keep")  # in turn
 
 
-def generate(folder: Path, pairs: int) -> None:
-    """A diagnosed run of pairs of about 1 KB of text, with a decision about each."""
+def generate(folder: Path, pairs: int, words: int) -> None:
+    """A diagnosed run, with a decision about each pair."""
     run = Run.create(folder)
     run.pairs_path.mkdir()
     with duckdb.connect() as connection:
@@ -47,7 +47,7 @@ def generate(folder: Path, pairs: int) -> None:
         connection.execute("CREATE MACRO word_of(i) AS substr(md5(i::VARCHAR), 1, 2 + i % 7)")
         for part, start in enumerate(range(0, pairs, PART_PAIRS)):
             stop = min(start + PART_PAIRS, pairs)
-            table = connection.sql(_pairs(start, stop)).to_arrow_table().cast(PAIRS)
+            table = connection.sql(_pairs(start, stop, words)).to_arrow_table().cast(PAIRS)
             with parquet_writer(run.pairs_path / f"{part:05d}.parquet", PAIRS) as writer:
                 writer.write_table(table, row_group_size=GROUP_PAIRS)
         for name, columns in TABLES.items():
@@ -77,11 +77,11 @@ def generate(folder: Path, pairs: int) -> None:
 _KEY = "md5(i::VARCHAR) AS pair_id, i::BIGINT AS row"
 
 
-def _pairs(start: int, stop: int) -> str:
-    sides = {"prompt": ("user", 50), "chosen": ("assistant", 60), "rejected": ("assistant", 60)}
+def _pairs(start: int, stop: int, words: int) -> str:
+    sides = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
     texts = [
-        f"[{{'role': '{role}', 'content': {TEXT.format(words=words, size=WORDS)}}}] AS {side}"
-        for side, (role, words) in sides.items()
+        f"[{{'role': '{role}', 'content': {TEXT.format(words=words, size=VOCABULARY)}}}] AS {side}"
+        for side, role in sides.items()
     ]
     rest = "false AS tie, 'web' AS source, []::STRUCT(annotator VARCHAR, vote TINYINT)[] AS votes"
     empty = "NULL::DOUBLE AS rating_chosen, NULL::DOUBLE AS rating_rejected, 'generated' AS file, i + 1 AS line"
@@ -118,6 +118,7 @@ def main() -> None:
     """Measure every format."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--words", type=int, default=57, help="of each text; 57 make 1 KB a pair")
     parser.add_argument("--formats", nargs="+", default=FORMATS)
     parser.add_argument("--test-share", type=float, default=0.0)
     parser.add_argument("--run", type=Path, help="a generated run to use again")
@@ -126,7 +127,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.run or Path(temporary) / "run"
         if not (folder / "manifest.json").exists():
-            _run(apart(target=generate, args=(folder, options.pairs)))
+            _run(apart(target=generate, args=(folder, options.pairs, options.words)))
         for form in options.formats:
             _run(apart(target=measure, args=(folder, Path(temporary) / "out", form, options.test_share)))
 

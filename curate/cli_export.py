@@ -44,10 +44,9 @@ def export(
 
 def _print(report: dict[str, Any], output: Path) -> None:
     typer.echo(printable(f"Export of {report['run']} as {report['format']}"))
-    _line(
-        "rows",
-        f"{report['rows']:,} read = {report['exported']:,} exported + {sum(report['removed'].values()):,} removed",
-    )
+    gone = sum(report["removed"].values())
+    held = f"{report['pairs']:,} + {report['refused']:,} refused rows"
+    _line("pairs", f"{held} = {report['exported']:,} exported + {gone:,} removed")
     for file in report["files"]:
         _line(file["split"], f"{file['pairs']:,} pairs in {output / file['file']}")
     for it in report["reasons"]:

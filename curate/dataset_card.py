@@ -67,7 +67,8 @@ def _counts(report: Mapping[str, Any]) -> str:
     splits: dict[str, int] = {}
     for file in report["files"]:
         splits[file["split"]] = splits.get(file["split"], 0) + file["pairs"]
-    lines = [("rows read", report["rows"]), *((f"− {what}", pairs) for what, pairs in removed.items())]
+    lines = [("pairs of the run", report["pairs"]), ("refused rows", report["refused"])]
+    lines += [(f"− {what}", pairs) for what, pairs in removed.items()]
     lines += [
         ("**pairs exported**", report["exported"]),
         *((f"in `{split}`", pairs) for split, pairs in splits.items()),

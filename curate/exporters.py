@@ -111,8 +111,8 @@ def _loaded_by_datasets(files: Files) -> str:
 def _use_trl(files: Files) -> str:
     return (
         f"`curate train {files['train']} -o out` honours every column, `training.trl.GammaDPOTrainer` all but "
-        "`p_flip`. TRL's own `DPOTrainer` reads the texts; for its `precompute_ref_log_probs=True` remove `ref_*`, which "
-        "it computes itself:\n\n"
+        "`p_flip`. TRL's own `DPOTrainer` reads the texts; for its `precompute_ref_log_probs=True` remove `ref_*`, "
+        "which it computes itself:\n\n"
         f"{_loaded_by_datasets(files)}"
     )
 

@@ -6,8 +6,8 @@
     OUTPUT/_export.json                  what the card says, for machines
 
 Reads `pairs`, `refused`, the decisions, and `weights`, `diagnosis`, `scores` where they are; writes nothing into the
-run. Streams: only numbers of all pairs are in memory. The folder appears when all of it is on the disk. Rows of the
-run = exported + removed, asserted.
+run. Streams: only numbers of all pairs are in memory. The folder appears when all of it is on the disk. Pairs and
+refused rows = exported + removed, asserted.
 """
 
 from __future__ import annotations
@@ -193,9 +193,10 @@ class _Export:
         return counts
 
     def _check(self, written: dict[str, int], counts: dict[str, int], removed: int) -> None:
-        rows = self.view.stage("ingest")["rows"]
-        if written != counts or sum(counts.values()) + removed != rows:
-            raise AssertionError(f"{rows} rows; {counts} pairs to write, {written} written, {removed} rows removed")
+        ingested = self.view.stage("ingest")
+        total = ingested["pairs"] + ingested["refused"]
+        if written != counts or sum(counts.values()) + removed != total:
+            raise AssertionError(f"{total} pairs and rows; {counts} to write, {written} written, {removed} removed")
 
     def _summary(self, selection: Selection) -> dict[str, Any]:
         refused = self.view.sql(

@@ -83,8 +83,12 @@ def write(run: Run, selected: pa.Table, folder: Path) -> tuple[list[dict[str, An
         RunError: a source file is gone, has changed, or cannot be filtered or flipped row by row.
     """
     ingested = run.require("ingest")
-    rows = _rows(selected, ingested["rows"])
     sources = ingested["inputs"]
+    for source in sources:
+        if source["rows"] != source["pairs"] + source["refused"]:
+            what = f"in {source['format']} a row is not a pair, so rows cannot be left out pair by pair"
+            raise RunError(f"{source['path']}: {what}; {_OTHERS}")
+    rows = _rows(selected, ingested["rows"])
     files, start = [], 0
     for source, name in zip(sources, _names([it["path"] for it in sources]), strict=True):
         own = rows.slice(start, start + source["rows"])
@@ -140,8 +144,6 @@ _OTHERS = f"formats that need only the run: {', '.join(EXPORTERS)}"
 def _check(source: Mapping[str, Any], rows: Rows, config: Mapping[str, Any]) -> Flip:
     """How rows of a file are flipped."""
     path, form = source["path"], source["format"]
-    if source["rows"] != source["pairs"] + source["refused"]:
-        raise RunError(f"{path}: in {form} a row is not a pair, so rows cannot be left out pair by pair; {_OTHERS}")
     flip = mapped_flip(config["columns"], config["label_values"]) if form == "columns" else FLIPS[form]
     if isinstance(flip, str):
         if rows.flipped_N.any():

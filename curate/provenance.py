@@ -28,6 +28,7 @@ def provenance(view: RunView, decisions: Decisions, config: ExportConfig) -> dic
         **asdict(config),
         "rows": ingested["rows"],
         "pairs": ingested["pairs"],
+        "refused": ingested["refused"],
         "inputs": [{name: entry[name] for name in read} for entry in ingested["inputs"]],
         "models": _models(view),
         "weights": _weights(view),

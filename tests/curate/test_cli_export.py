@@ -54,7 +54,7 @@ def test_it_says_what_is_where_and_what_is_not(tmp_path):
     decide(run, "drop", "flip", "review", reason="a joke")
     assert call(run.path, "-o", tmp_path / "out").stdout.splitlines() == [
         f"Export of {run.path} as trl",
-        "  rows        4 read = 3 exported + 1 removed",
+        "  pairs       4 + 0 refused rows = 3 exported + 1 removed",
         f"  train       3 pairs in {tmp_path / 'out' / 'train.parquet'}",
         "  removed     1: a joke (rule 1)",
         "  decided     flip: 1",

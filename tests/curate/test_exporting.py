@@ -311,7 +311,7 @@ def test_an_export_that_is_cut_off_leaves_what_was_there(run, tmp_path, monkeypa
 
 def test_pairs_that_get_lost_are_noticed(run, tmp_path, monkeypatch):
     monkeypatch.setattr(sinks._ParquetSink, "write", lambda self, batch: None)
-    with RunView(run.path) as view, pytest.raises(AssertionError, match=r"60 rows; {'train': 60} pairs to write"):
+    with RunView(run.path) as view, pytest.raises(AssertionError, match=r"60 pairs and rows; {'train': 60} to write"):
         export(view, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
