@@ -14,11 +14,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import duckdb
-import pandas as pd
 
 from curate.config import ExportConfig
 from curate.decisions import Decisions
 from curate.exporting import export
+from curate.plans import Plan, Rule
 from curate.schema import PAIRS
 from curate.store import GROUP_PAIRS, PART_PAIRS, Run, parquet_writer
 from curate.view import RunView
@@ -32,10 +32,16 @@ TEXT = (
 )
 TABLES = {
     "weights": "random() - 0.3 AS margin, 4 * random() AS target_margin, 2 * random() AS weight",
-    "signals": "random() - 0.3 AS judge",
+    "signals": "random() - 0.5 AS judge",
     "diagnosis": "random() AS p_flip, ['defective', 'flipped', 'clean'][1 + (random() * 3)::INTEGER % 3] AS kind",
 }
-ACTIONS = ("drop", "keep", "flip", "review", "keep", "keep", "keep", "keep", "keep", "keep")  # in turn
+#: A tenth each is dropped, flipped, and for review.
+RULES = (
+    "when p_flip > 0.9 then drop",
+    "when p_flip > 0.7 and judge < 0 then flip",
+    "when p_flip > 0.6 then review",
+    "when p_flip >= 0 then keep",
+)
 
 
 def generate(folder: Path, pairs: int, words: int) -> None:
@@ -69,9 +75,7 @@ def generate(folder: Path, pairs: int, words: int) -> None:
     for stage in ("ingest", "weigh", "diagnose"):
         run.record(stage, stage, {"pairs": pairs, **facts.get(stage, {})})
     with RunView(folder) as view:
-        actions = [ACTIONS[row % len(ACTIONS)] for row in range(pairs)]
-        table = pd.DataFrame({"row": range(pairs), "action": actions, "reason": "in turn"})
-        Decisions(view).decide_all(table, origin="benchmark")
+        Decisions(view).apply(Plan("tenths", tuple(map(Rule.parse, RULES))), origin="benchmark")
 
 
 _KEY = "md5(i::VARCHAR) AS pair_id, i::BIGINT AS row"
