@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from curate import cli_curation, cli_training
+from curate import cli_curation, cli_export, cli_training
 from curate.config import (
     DEFAULT_MODEL,
     PAIRINGS,
@@ -401,8 +401,9 @@ def doctor(as_json: Json = False) -> None:
 
 for deciding in (cli_curation.decide, cli_curation.plans):
     app.command()(deciding)
-for command in (cli_training.train, cli_training.crossfit, cli_training.compare, cli_training.generate):
-    app.command()(command)
+app.command()(cli_export.export)
+for training in (cli_training.train, cli_training.crossfit, cli_training.compare, cli_training.generate):
+    app.command()(training)
 
 
 def _format_facts(form: Format) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def mapped(columns: Mapping[str, str], label_values: Mapping[str, str] | None = 
         raise ConfigError(
             "--columns: name either prompt, chosen and rejected, or prompt, response_a, response_b and label"
         )
-    labels = _label_sides(label_values)
+    labels = label_sides(label_values)
 
     def parse(values: Values) -> Pair:
         renamed = {name: values.get(column) for name, column in columns.items()}
@@ -58,8 +58,8 @@ def mapped(columns: Mapping[str, str], label_values: Mapping[str, str] | None = 
     return Format("columns", "explicit mapping", needed, parse, {})
 
 
-def _label_sides(label_values: Mapping[str, str] | None) -> dict[str, str]:
-    """Label text → a, b or tie."""
+def label_sides(label_values: Mapping[str, str] | None) -> dict[str, str]:
+    """Label text → a, b or tie, for `mapped`'s label_values."""
     if label_values is None:
         return _DEFAULT_LABELS
     if unknown := set(label_values) - {"a", "b", "tie"}:
@@ -74,9 +74,14 @@ def _label_text(text: str) -> str:
     return text.strip().removesuffix(".0")
 
 
-def _labelled(pair: Pair, label: object, labels: Mapping[str, str]) -> Pair:
+def label_side(label: object, labels: Mapping[str, str]) -> str | None:
+    """Which of a, b and tie a label says; None where it says none of them."""
     text = json.dumps(label) if isinstance(label, bool) else _label_text(str(label))
-    side = labels.get(text) or (labels.get(text.lower()) if labels is _DEFAULT_LABELS else None)
+    return labels.get(text) or (labels.get(text.lower()) if labels is _DEFAULT_LABELS else None)
+
+
+def _labelled(pair: Pair, label: object, labels: Mapping[str, str]) -> Pair:
+    side = label_side(label, labels)
     if side is None:
         raise Refused(f"label is {label!r}: expected {', '.join(labels)}; see --label-values")
     if side == "tie":

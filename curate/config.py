@@ -216,6 +216,25 @@ class SelftestConfig:
 
 
 @dataclass(frozen=True)
+class ExportConfig:
+    """What an export looks like.
+
+    format: a name from `curate.exporters.EXPORTERS`, or `source`: the source's own schema.
+    container: parquet, jsonl or json; None is the format's usual one.
+    test_share: of the prompts, all of whose pairs go into the test split; 0 makes none.
+    seed: of the draw of these prompts.
+    """
+
+    format: str = "trl"
+    container: str | None = None
+    test_share: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.test_share < 1, f"--test-share is {self.test_share}: it must be 0 or more, and below 1")
+
+
+@dataclass(frozen=True)
 class AuditConfig:
     """All stages of an audit."""
 
@@ -226,7 +245,7 @@ class AuditConfig:
     diagnose: DiagnoseConfig = field(default_factory=DiagnoseConfig)
 
 
-Config = IngestConfig | ScoreConfig | ComputeConfig | WeighConfig | DiagnoseConfig | SelftestConfig
+Config = IngestConfig | ScoreConfig | ComputeConfig | WeighConfig | DiagnoseConfig | SelftestConfig | ExportConfig
 
 
 def as_json(config: Config) -> dict[str, Any]:

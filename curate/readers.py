@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import fsspec
 import pyarrow as pa
@@ -42,7 +42,7 @@ CONTAINERS = {
 COMPRESSIONS = {".gz", ".zst", ".xz", ".bz2"}
 _CHUNK = 1 << 20
 _HEAD = 1 << 16
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _ARROW_FILE = b"ARROW1"
 _ARROW_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _EXAMPLES = re.compile(rb'"examples"\s*:\s*\[')
@@ -87,7 +87,7 @@ def read_rows(path: str) -> Iterator[Row]:
     """
     with reading_errors(path):
         container = container_of(path)
-        with _opened(path) as stream:
+        with opened(path) as stream:
             rows = _READERS[container](path, stream)
             first = next(rows, None)
             if first is None:
@@ -97,7 +97,7 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def opened(path: str) -> Iterator[BinaryIO]:
     """A file's bytes, unpacked. Arrow unpacks .zst: it notices a file that is cut off."""
     packed = path.lower().endswith(".zst")
     with fsspec.open(path, "rb", compression=None if packed else "infer") as raw:
@@ -133,13 +133,13 @@ def described(error: Exception) -> str:
 
 
 def _parquet(path: str, stream: BinaryIO) -> Iterator[Row]:
-    with _seekable(path, stream) as file:
+    with seekable(path, stream) as file:
         yield from _rows_of(pq.ParquetFile(file).iter_batches(batch_size=1024))
 
 
 def _arrow(path: str, stream: BinaryIO) -> Iterator[Row]:
     """Arrow as a stream, which `datasets` writes, or as a file with a footer."""
-    with _seekable(path, stream) as file:
+    with seekable(path, stream) as file:
         magic = file.read(len(_ARROW_FILE))
         if magic == _ARROW_FILE:
             reader = pa.ipc.open_file(file)
@@ -161,7 +161,7 @@ def _rows_of(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
 
 
 @contextmanager
-def _seekable(path: str, stream: BinaryIO) -> Iterator[BinaryIO]:
+def seekable(path: str, stream: BinaryIO) -> Iterator[BinaryIO]:
     """Parquet and Arrow are read from their end: a compressed file is unpacked beside it first."""
     if PurePosixPath(path).suffix.lower() not in COMPRESSIONS:
         yield stream
@@ -180,7 +180,7 @@ def _plain(value: object) -> str:
 
 def _jsonl(path: str, stream: BinaryIO) -> Iterator[Row]:
     for line, raw in enumerate(stream, start=1):
-        text = _decode(path, line, raw.removeprefix(_BOM) if line == 1 else raw).strip()
+        text = _decode(path, line, raw.removeprefix(BOM) if line == 1 else raw).strip()
         if text:
             yield _row(path, line, _parse_line(path, line, text), text)
 
@@ -210,7 +210,7 @@ def _not_utf8(path: str, line: int) -> InputError:
     return InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8")
 
 
-def _as_text(stream: BinaryIO) -> io.TextIOWrapper:
+def as_text(stream: BinaryIO) -> io.TextIOWrapper:
     """Text as it lies there; bytes that are not UTF-8 become lone surrogates, which `_check_utf8` finds."""
     return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
@@ -229,23 +229,32 @@ def _row(path: str, line: int, values: object, text: str) -> Row:
 def _json_lines(path: str, stream: BinaryIO) -> Iterator[Row]:
     """JSON Lines; a `.jsonl` file that is really one JSON array (some are) is read as that."""
     buffered = io.BufferedReader(stream, _HEAD)  # type: ignore[type-var]
-    is_array = buffered.peek(_HEAD).removeprefix(_BOM).lstrip().startswith(b"[")
-    return _json_array(path, _as_text(buffered)) if is_array else _jsonl(path, buffered)
+    is_array = buffered.peek(_HEAD).removeprefix(BOM).lstrip().startswith(b"[")
+    return _json_array(path, as_text(buffered)) if is_array else _jsonl(path, buffered)
 
 
 def _json(path: str, stream: BinaryIO) -> Iterator[Row]:
     """A JSON array of objects, streamed, or an object with such a list; JSON Lines named `.json` is read as that."""
     buffered = io.BufferedReader(stream, _HEAD)  # type: ignore[type-var]
-    head = buffered.peek(_HEAD).removeprefix(_BOM).lstrip()
+    head = buffered.peek(_HEAD).removeprefix(BOM).lstrip()
     if head.startswith(b"{") and _holds_examples(head):
-        yield from _json_array(path, _as_text(buffered), within="examples")
+        yield from _json_array(path, as_text(buffered), within="examples")
     elif head.startswith(b"{"):
         _refuse_single_object(path, head)
         yield from _jsonl(path, buffered)
     elif head.startswith(b"["):
-        yield from _json_array(path, _as_text(buffered))
+        yield from _json_array(path, as_text(buffered))
     elif head:
         raise InputError(f"{path}: not JSON: it starts with {head[:1].decode(errors='replace')!r}, not with [ or {{")
+
+
+def json_shape(path: str) -> Literal["lines", "array", "object"]:
+    """How the rows stand in a JSON file, whatever its name: one a line, in an array, or in an object's list."""
+    with opened(path) as stream:
+        head = stream.read(_HEAD).removeprefix(BOM).lstrip()
+    if head.startswith(b"["):
+        return "array"
+    return "object" if _holds_examples(head) else "lines"
 
 
 def _holds_examples(head: bytes) -> bool:
@@ -283,7 +292,7 @@ def _json_array(path: str, stream: io.TextIOWrapper, within: str | None = None) 
 def _delimited(delimiter: str) -> Callable[[str, BinaryIO], Iterator[Row]]:
     def read(path: str, stream: BinaryIO) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)
-        records = _records(path, csv.reader(_as_text(stream), delimiter=delimiter, strict=True))
+        records = _records(path, csv.reader(as_text(stream), delimiter=delimiter, strict=True))
         _, header = next(records, (1, []))
         if repeated := [name for name in header if header.count(name) > 1]:
             raise InputError(f"{path}, line 1: two columns are named {repeated[0]!r}; rename one")

@@ -29,6 +29,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ STAGES = ("ingest", "score", "weigh", "diagnose", "selftest")
 DIAGNOSED = ("signals", "findings", "diagnosis", "slices")  # tables of the stage `diagnose`
 PART_PAIRS = 65_536
 GROUP_PAIRS = 1_024
+
+_MOST_GROUPS = 8  # of a batch
 
 _VALUES_DEPEND_ON = ("gamma-curate", "torch", "transformers", "numpy", "pyarrow", "scikit-learn")
 
@@ -275,6 +278,25 @@ class Run:
                 raise RunError(f"{path}: damaged; delete it and run curate audit again with the same data") from error
             pieces.append(table.slice(low - groups.start * GROUP_PAIRS, high - low))
         return pa.concat_tables(pieces) if pieces else PAIRS.empty_table().select(columns or PAIRS.names)
+
+    def pair_batches(self, columns: list[str], most_bytes: int = 1 << 26) -> Iterator[pa.Table]:
+        """All pairs in the input's order, some thousand at a time, fewer where their texts are long.
+
+        The next batch is read while the caller works on one.
+
+        Args:
+            most_bytes: of a batch, as far as whole row groups (of `GROUP_PAIRS`) allow.
+        """
+        total = self.count_pairs()
+        start, stop = 0, min(GROUP_PAIRS, total)
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self.read_pairs, start, stop, columns)
+            while start < total:
+                taken = coming.result()
+                groups = min(most_bytes * len(taken) // (GROUP_PAIRS * max(taken.nbytes, 1)), _MOST_GROUPS)
+                start, stop = stop, min(stop + max(groups, 1) * GROUP_PAIRS, total)
+                coming = reader.submit(self.read_pairs, start, stop, columns)
+                yield taken
 
 
 # --- atomic files --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -145,8 +146,18 @@ class RunView:
 
     def sql(self, query: str, **parameters: Any) -> pd.DataFrame:
         """The result of a DuckDB query over the tables; `$name` in it stands for a parameter."""
-        try:
+        with self._damage_named():
             return self._connection.execute(query, parameters or None).df()
+
+    def arrow(self, query: str, **parameters: Any) -> pa.Table:
+        """The same as an Arrow table, which holds many pairs' texts and lists in far less memory."""
+        with self._damage_named():
+            return self._connection.sql(query, params=parameters).to_arrow_table()
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
         except duckdb.ProgrammingError:
             raise  # the query is at fault
         except duckdb.Error as error:

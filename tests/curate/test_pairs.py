@@ -596,3 +596,14 @@ def test_real_files(run, name, form, expected):
     assert all(json.loads(pair["original"]) for pair in found)
     assert all(pair["prompt"] and pair["chosen"] and pair["rejected"] for pair in found)
     assert all(row["reason"].endswith("not text") and "boolean" in row["reason"] for row in refused(run))
+
+
+@pytest.mark.parametrize(("most_bytes", "sizes"), [(1, [1024] * 5 + [80]), (1 << 30, [1024, 4176])])
+def test_batches_are_all_pairs_in_order(tmp_path, most_bytes, sizes):
+    rows = [{"prompt": f"p{at}", "chosen": "c", "rejected": "r"} for at in range(5200)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = Run.create(tmp_path / "run")
+    ingest(IngestConfig((str(tmp_path / "data.jsonl"),)), run)
+    batches = list(run.pair_batches(["row", "prompt"], most_bytes))
+    assert [len(batch) for batch in batches] == sizes
+    assert pa.concat_tables(batches).equals(run.read_pairs(0, 5200, ["row", "prompt"]))

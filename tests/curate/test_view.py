@@ -315,3 +315,11 @@ def test_a_signal_of_any_name(make_world, write_scored, tmp_path):
         assert set(names) <= set(view.table("signals").columns)
         (pair_id, *_) = view.table("pairs", ["pair_id"])["pair_id"]
         assert [view.pair(pair_id)[name] for name in names] == [0, 1, 2, 3]
+
+
+def test_arrow_is_sql_without_pandas(whole):
+    query = "SELECT pair_id, prompt FROM pairs WHERE row > $least ORDER BY row"
+    with RunView(whole) as view:
+        found = view.arrow(query, least=3)
+        assert found.column_names == ["pair_id", "prompt"]
+        assert found["pair_id"].to_pylist() == view.sql(query, least=3)["pair_id"].tolist()
