@@ -25,6 +25,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -218,29 +219,37 @@ def timed(what: str, work: Callable[[], T]) -> T:
     return result
 
 
-def steps(folder: Path) -> None:
-    """What `curate decide RUN --plan FILE` does, with and without --dry-run, and again on top of it."""
+def first(folder: Path) -> None:
+    """What `curate decide RUN --plan …` does, with and without --dry-run, where nothing is decided."""
     plan = Plan.from_toml(HEAVY)
     Run.open(folder).record("diagnose", "generated", DIAGNOSED)
     with RunView(folder) as view:
         decisions = timed("open", lambda: Decisions(view))
-        known = Columns.of(view).known
-        timed("preview conservative", lambda: preview(view, ready_made("conservative", known), decisions))
+        conservative = ready_made("conservative", Columns.of(view).known)
+        timed("preview conservative", lambda: preview(view, conservative, decisions))
         timed("preview a plan about all, with a rank", lambda: preview(view, plan, decisions))
         timed("decide by it", lambda: decisions.apply(plan, origin="plan.toml"))
+
+
+def on_top(folder: Path) -> None:
+    """The same where all is decided already."""
+    with RunView(folder) as view:
+        decisions = timed("open, all decided", lambda: Decisions(view))
         timed("preview what stands", lambda: preview(view, Plan(""), decisions))
-        timed("preview conservative on top", lambda: preview(view, ready_made("conservative", known), decisions))
+        conservative = ready_made("conservative", Columns.of(view).known)
+        timed("preview conservative on top", lambda: preview(view, conservative, decisions))
 
 
 def scale(options: argparse.Namespace) -> None:
-    """Seconds and memory of preview and decision, in a process of their own."""
+    """Seconds and memory of preview and decision, in two processes, as the command line has them."""
     apart = multiprocessing.get_context("spawn").Process
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folder = Path(temporary) / "run"
         print(f"{options.pairs:,} pairs")
-        for work in (apart(target=generate, args=(folder, options.pairs, ROWS)), apart(target=steps, args=(folder,))):
-            work.start()
-            work.join()
+        for work in (partial(generate, pairs=options.pairs, query=ROWS), first, on_top):
+            process = apart(target=work, args=(folder,))
+            process.start()
+            process.join()
 
 
 def main() -> None:

@@ -74,7 +74,6 @@ def _write(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> Non
 def measure(folder: Path, plan: Plan) -> None:
     """Print what a plan costs; in a process of its own, for the peak of memory is the process's."""
     with RunView(folder) as view:
-        view.sql(QUIET)
         figures = [_timed(lambda: tally(view, plan)), _timed(lambda: decide(view, plan))]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"  {plan.name:22} " + "   ".join(figures) + f"   peak {peak:.2f} GiB", flush=True)

@@ -47,7 +47,7 @@ FROM ({rules})
 """
 _ON_TOP = """
 WITH told AS MATERIALIZED (
-    SELECT row_number() OVER () AS code, * FROM (SELECT DISTINCT action, reason, origin FROM decisions)
+    SELECT (row_number() OVER ())::INT AS code, * FROM (SELECT DISTINCT action, reason, origin FROM decisions)
 ), earlier AS (SELECT row, code, value FROM decisions JOIN told USING (action, reason, origin))
 SELECT planned.* REPLACE (
         CASE WHEN wins THEN rule WHEN code IS NOT NULL THEN -1 ELSE 0 END AS rule,
