@@ -71,7 +71,7 @@ def generate(folder: Path, pairs: int, words: int) -> None:
         "refused": 0,
     }
     weighed = {"margin": "simpo", "beta": 10.0, "gamma0": 4.0, "tau": 10.0}
-    facts = {"ingest": {"rows": pairs, "inputs": [entry]}, "weigh": weighed}
+    facts = {"ingest": {"rows": pairs, "refused": 0, "inputs": [entry]}, "weigh": weighed}
     for stage in ("ingest", "weigh", "diagnose"):
         run.record(stage, stage, {"pairs": pairs, **facts.get(stage, {})})
     with RunView(folder) as view:

@@ -74,7 +74,7 @@ def _counts(report: Mapping[str, Any]) -> str:
         *((f"in `{split}`", pairs) for split, pairs in splits.items()),
     ]
     lines += [(f"decided: {action}", pairs) for action, pairs in report["actions"].items()]
-    text = f"Format `{report['format']}`, {report['container']}."
+    text = f"Format `{report['format']}` ({report['title']}), {report['container']}."
     if report["test_share"]:
         drawn = f"about {report['test_share']:g} of the prompts, drawn with seed {report['seed']}"
         text += f" `test` holds {drawn}; all pairs of a prompt are in the same split."

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate import own_schema
@@ -104,6 +105,7 @@ class _Export:
         self._check(written, counts, removed.pairs)
         return {
             **self._summary(selection),
+            "title": "the source's own schema",
             "container": "the files of the source",
             "files": files,
             "columns": added,
@@ -131,6 +133,7 @@ class _Export:
             (self.folder / name).write_text(text(files), encoding="utf-8")
         return {
             **self._summary(selection),
+            "title": exporter.title,
             "container": container,
             "files": [{"split": split, "file": file, "pairs": counts[split]} for split, file in files.items()],
             "columns": list(line),
@@ -162,10 +165,8 @@ class _Export:
     def _stream(self, selection: Selection, sinks: Mapping[str, Sink], removed: Sink) -> None:
         with duckdb.connect() as connection:
             for batch in selection.batches(self.run):
-                stays = kept(batch, connection) if sinks else batch
-                for split, sink in sinks.items():
-                    part = stays if len(sinks) == 1 else stays.filter(pc.equal(stays["test"], split == "test"))
-                    sink.write(part)
+                if sinks:
+                    _write_splits(kept(batch, connection), sinks)
                 removed.write(gone(batch))
                 self.progress.advance(len(batch))
         for rows in refused_rows(self.run):
@@ -226,3 +227,8 @@ class _Export:
             for name, pairs in counts.items()
             if pairs and name not in exporter.honours
         ]
+
+
+def _write_splits(batch: pa.Table, sinks: Mapping[str, Sink]) -> None:
+    for split, sink in sinks.items():
+        sink.write(batch if len(sinks) == 1 else batch.filter(pc.equal(batch["test"], split == "test")))
