@@ -3,7 +3,7 @@
 For each seed: flips are planted at random in a scored run's labelled pairs; `curate crossfit`'s trainings run on the
 labels that result; the margins are measured alone, next to the cross-fitted probe, and fused with it.
 
-    python benchmarks/crossfit.py RUN --noise 0.2 --seeds 3 --max-tokens 250 --folds 2
+    python benchmarks/crossfit.py RUN --noise 0.2 --seeds 3 --max-tokens 2048 --folds 2
 
 Trainings are kept in `--work`: the same command goes on where it stopped. One thread a process: OMP_NUM_THREADS=1.
 """
@@ -57,7 +57,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--grouped", action="store_true", help="folds of whole prompts")
     parser.add_argument("--lora-layers", type=int, default=10)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--work", type=Path, default=Path("runs/bench-crossfit"))
