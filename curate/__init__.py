@@ -16,26 +16,47 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curate.auditing import audit
-    from curate.config import AuditConfig, ComputeConfig, IngestConfig, ScoreConfig, WeighConfig
+    from curate.config import (
+        AuditConfig,
+        ComputeConfig,
+        DiagnoseConfig,
+        ExportConfig,
+        IngestConfig,
+        ScoreConfig,
+        WeighConfig,
+    )
+    from curate.decisions import Decisions
+    from curate.diagnosing import diagnose
     from curate.engines import score
+    from curate.entries import PairDecision
     from curate.errors import ConfigError, CurateError, InputError, ModelError, RunError, StorageError
+    from curate.exporting import export
     from curate.gamma import GammaWeights, gamma_weights, gamma_weights_torch
     from curate.margins import LogProbs, implicit_margin
     from curate.noise import AgreementCurve, LapseFit, agreement_curve, fit_lapse, p_flip
     from curate.pairs import ingest
+    from curate.plans import Plan, Rule, read_plan
     from curate.store import Run
     from curate.view import RunView
     from curate.weighing import weigh
 
 _MODULES = {
     "auditing": ("audit",),
-    "config": ("AuditConfig", "ComputeConfig", "IngestConfig", "ScoreConfig", "WeighConfig"),
+    "config": (
+        *("AuditConfig", "ComputeConfig", "DiagnoseConfig", "ExportConfig", "IngestConfig", "ScoreConfig"),
+        "WeighConfig",
+    ),
+    "decisions": ("Decisions",),
+    "diagnosing": ("diagnose",),
     "engines": ("score",),
+    "entries": ("PairDecision",),
     "errors": ("ConfigError", "CurateError", "InputError", "ModelError", "RunError", "StorageError"),
+    "exporting": ("export",),
     "gamma": ("GammaWeights", "gamma_weights", "gamma_weights_torch"),
     "margins": ("LogProbs", "implicit_margin"),
     "noise": ("AgreementCurve", "LapseFit", "agreement_curve", "fit_lapse", "p_flip"),
     "pairs": ("ingest",),
+    "plans": ("Plan", "Rule", "read_plan"),
     "store": ("Run",),
     "view": ("RunView",),
     "weighing": ("weigh",),
@@ -48,12 +69,18 @@ __all__ = [
     "ComputeConfig",
     "ConfigError",
     "CurateError",
+    "Decisions",
+    "DiagnoseConfig",
+    "ExportConfig",
     "GammaWeights",
     "IngestConfig",
     "InputError",
     "LapseFit",
     "LogProbs",
     "ModelError",
+    "PairDecision",
+    "Plan",
+    "Rule",
     "Run",
     "RunError",
     "RunView",
@@ -62,12 +89,15 @@ __all__ = [
     "WeighConfig",
     "agreement_curve",
     "audit",
+    "diagnose",
+    "export",
     "fit_lapse",
     "gamma_weights",
     "gamma_weights_torch",
     "implicit_margin",
     "ingest",
     "p_flip",
+    "read_plan",
     "score",
     "weigh",
 ]

@@ -337,10 +337,12 @@ def test_real_data_without_decisions_are_the_sources_rows(name, real_data, tmp_p
 
 @pytest.mark.parametrize("name", [name for name, flip in FLIPS.items() if isinstance(flip, Flip)])
 def test_every_format_is_flipped_in_its_own_file(name, tmp_path):
-    path = write_lines(tmp_path / "data.jsonl", [json.dumps(FORMATS[name].example).encode() + b"\n"] * 2)
-    run = make_run(path, tmp_path / "run")
+    kind, _, label = name.partition(":")
+    path = write_lines(tmp_path / "data.jsonl", [json.dumps(FORMATS[kind].example).encode() + b"\n"] * 2)
+    run = make_run(path, tmp_path / "run", label=label or None)
     exported(run, tmp_path / "out", (1, "flip"))
-    (prompt, chosen, rejected), flipped = sides(make_run(tmp_path / "out" / "train" / "data.jsonl", tmp_path / "again"))
+    again = make_run(tmp_path / "out" / "train" / "data.jsonl", tmp_path / "again", label=label or None)
+    (prompt, chosen, rejected), flipped = sides(again)
     assert flipped == [prompt, rejected, chosen]
 
 
