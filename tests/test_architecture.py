@@ -32,6 +32,8 @@ LAYERS = [
     {"standing"},
     {"choices"},
     {"decisions"},
+    {"browsing", "heat"},
+    {"saved_views", "token_heat"},
     {"signals", "rates", "metrics", "planting", "clusters", "shingles"},
     {"imported", "probe", "slices", "kinds", "turns", "repeats"},
     {"sides"},
@@ -43,8 +45,8 @@ LAYERS = [
     {"preview"},
     {"report", "html", "doctor", "preview_text"},
     {"page"},
-    {"console"},
-    {"cli_training", "cli_curation"},
+    {"console", "workspace"},
+    {"cli_training", "cli_curation", "cli_app"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -85,12 +87,24 @@ def test_the_library_imports_neither_pages_nor_trainer(path):
     assert outer <= allowed
 
 
-@pytest.mark.parametrize("folder", ["app", "training"])
-def test_the_outer_packages_use_only_what_is_theirs(folder):
-    outermost = {"cli", "console", "cli_training", "report", "auditing", "doctor"}
-    allowed = {"app": {"view"}, "training": LEVEL.keys() - outermost}[folder]
+COMMANDS = {name for name in LEVEL if name.startswith("cli")} | {"console", "auditing", "doctor"}
+STAGES = {"pairs", "models", "attention", "packing", "tokens", "logprobs", "rewards", "scoring", "engines", "weighing"}
+PAGES = sorted((ROOT / "app").rglob("*.py"))
+
+
+@pytest.mark.parametrize(("folder", "foreign"), [("app", COMMANDS | STAGES), ("training", COMMANDS | {"report"})])
+def test_the_outer_packages_use_only_what_is_theirs(folder, foreign):
     for path in (ROOT / folder).rglob("*.py"):
-        assert inner(imports(path)) <= allowed, path
+        assert not inner(imports(path)) & foreign, path
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_pages_know_neither_models_nor_trainer_nor_files(path):
+    outer = {name.split(".")[0] for name in imports(path)} - {"__future__", "app", "curate"}
+    assert not outer & {"torch", "transformers", "training", "duckdb", "pyarrow", "subprocess", "shutil", "glob", "io"}
+    called = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = {func.id if isinstance(func, ast.Name) else getattr(func, "attr", "") for func in called}
+    assert not names & {"open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "unlink", "iterdir"}
 
 
 def loaded_by(code):
@@ -109,6 +123,7 @@ def loaded_by(code):
         ("from curate import gamma_weights", {"scipy"}),
         ("from curate import RunView", {"duckdb", "pandas", "pyarrow"}),
         ("import curate.pairs", {"pyarrow"}),
+        ("from app import parts, state", {"duckdb", "pandas", "pyarrow", "scipy"}),
     ],
 )
 def test_light_imports_stay_light(code, allowed):

@@ -1,0 +1,7 @@
+"""The page Weights."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+st.title("Weights")
