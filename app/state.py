@@ -14,6 +14,7 @@ import streamlit as st
 from curate.decisions import Decisions
 from curate.entries import this_user
 from curate.errors import ConfigError
+from curate.jobs import Jobs
 from curate.view import RunView
 from curate.workspace import Workspace, manifest_fingerprint
 
@@ -95,6 +96,12 @@ def who() -> str:
 def ask_who() -> None:
     """Let the sidebar ask for a name."""
     st.text_input("Your name", key=_WHO, placeholder=this_user(), help="Decisions are noted under it.")
+
+
+@st.cache_resource
+def jobs() -> Jobs:
+    """Commands that were started here, whoever started them."""
+    return Jobs()
 
 
 @st.cache_resource(max_entries=_OPEN_RUNS, show_spinner="Opening the run …")
