@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from curate import cli_app, cli_curation, cli_training
+from curate import cli_app, cli_curation, cli_heat, cli_training
 from curate.config import (
     DEFAULT_MODEL,
     PLANS,
@@ -361,6 +361,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 app.command("app")(cli_app.open_app)
+app.command()(cli_heat.heat)
 for deciding in (cli_curation.decide, cli_curation.plans):
     app.command()(deciding)
 for command in (cli_training.train, cli_training.crossfit, cli_training.compare, cli_training.generate):

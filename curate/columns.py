@@ -54,6 +54,8 @@ DERIVED = {
     "votes_for": _votes(">"),
     "votes_against": _votes("<"),
     "votes_tied": _votes("="),
+    "turns": Source("pairs", "len(list_filter(pairs.prompt, lambda turn: turn.role = 'user'))::DOUBLE", Kind.NUMBER),
+    "annotators": Source("pairs", "list_transform(pairs.votes, lambda one: one.annotator)", Kind.TEXTS),
 }
 
 

@@ -144,9 +144,10 @@ class RunView:
         return {str(name): value for name, value in found.iloc[0].items()}
 
     def sql(self, query: str, **parameters: Any) -> pd.DataFrame:
-        """The result of a DuckDB query over the tables; `$name` in it stands for a parameter."""
+        """The result of a DuckDB query over the tables; `$name` in it stands for a parameter. Threads may share it."""
         try:
-            return self._connection.execute(query, parameters or None).df()
+            with self.cursor() as cursor:
+                return cursor.execute(query, parameters or None).df()
         except duckdb.ProgrammingError:
             raise  # the query is at fault
         except duckdb.Error as error:

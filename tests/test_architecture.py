@@ -45,8 +45,8 @@ LAYERS = [
     {"preview"},
     {"report", "html", "doctor", "preview_text"},
     {"page"},
-    {"console", "workspace"},
-    {"cli_training", "cli_curation", "cli_app"},
+    {"console", "jobs", "workspace"},
+    {"cli_training", "cli_curation", "cli_heat", "cli_app"},
     {"cli"},
     {"__init__", "__main__"},
 ]
