@@ -7,7 +7,12 @@ import streamlit as st
 from app import parts, state
 from curate.errors import CurateError
 
-st.set_page_config("curate", ":material/balance:", layout="wide")
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#3B7DC4"/>'
+    '<path d="M3 4h10v2H3zM3 10h6v2H3z" fill="#fff"/></svg>'
+)  # drawn here, since Streamlit fetches named icons of a page from another host
+
+st.set_page_config("curate", _ICON, layout="wide")
 
 
 def choose_run() -> None:

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
+import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from app import state
 
+#: Tables → what is missing where one is not there, and the command that makes it.
+_STAGES = {
+    "pairs": ("The run holds no pairs yet.", "ingest DATA -o"),
+    "scores": ("The pairs are not scored yet.", "score"),
+    "weights": ("There are no margins and weights yet.", "weigh"),
+    "diagnosis": ("The run is not diagnosed yet.", "diagnose"),
+    "selftest": ("There is no self-test yet: without it nobody knows how good the evidence is.", "selftest"),
+}
 PAIRS = "app_pages/pairs.py"
+PAIR = "app_pages/pair.py"
+_TILE, _NARROW_TILE = 256, 192  # pixels: three, or four, side by side at 1280
+_FONT = '"Source Sans", sans-serif'  # that of the pages
 _PLOT = {"displayModeBar": False, "responsive": True}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is selected in a figure. points: `x`, `y`, `point_index`, `customdata`, …; boxes: `x` and `y`, two each."""
+
+    points: list[dict[str, Any]]
+    boxes: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -28,9 +49,10 @@ class Tile:
 
 def tiles(shown: Sequence[Tile]) -> None:
     """Numbers side by side, as many as fit; each with a link to its pairs."""
+    width = _NARROW_TILE if len(shown) == 4 else _TILE
     with st.container(horizontal=True, gap="small"):
         for number, tile in enumerate(shown):
-            with st.container(border=True, width=216, height="stretch", key=f"tile_{number}_{tile.label}"):
+            with st.container(border=True, width=width, height="stretch", key=f"tile_{number}_{tile.label}"):
                 st.metric(tile.label, tile.value)
                 if tile.note:
                     st.caption(tile.note)
@@ -52,15 +74,47 @@ def query(**parameters: str) -> dict[str, str]:
 
 def figure(drawn: go.Figure, key: str, alt: str) -> None:
     """A plotly figure that takes the page's colours; `alt` says in words what it shows."""
+    drawn.update_layout(font_family=_FONT)
     st.plotly_chart(drawn, theme=None, key=key, alt=alt, config=_PLOT)
 
 
-def clicked(drawn: go.Figure, key: str, alt: str) -> list[dict[str, Any]]:
-    """The same, and the points that are selected in it: `x`, `y`, `customdata`, …"""
+def clicked(drawn: go.Figure, key: str, alt: str) -> Selection:
+    """The same, and what is selected in it by a click or a box."""
+    drawn.update_layout(font_family=_FONT)
     event = st.plotly_chart(
         drawn, theme=None, key=key, alt=alt, config=_PLOT, on_select="rerun", selection_mode=("points", "box")
     )
-    return [dict(point) for point in event["selection"]["points"]]
+    selection = event["selection"]
+    return Selection([dict(point) for point in selection["points"]], [dict(box) for box in selection["box"]])
+
+
+def rows(frame: pd.DataFrame, key: str, **columns: Any) -> int | None:
+    """A table of one page, and the position of the row that was clicked.
+
+    Args:
+        columns: how a column of the frame is shown (`st.column_config`); others are left out.
+    """
+    event = st.dataframe(
+        frame,
+        key=key,
+        hide_index=True,
+        column_order=list(columns),
+        column_config=columns,
+        on_select="rerun",
+        selection_mode="single-row",
+    )
+    chosen = event["selection"]["rows"]
+    return int(chosen[0]) if chosen else None
+
+
+def show_pairs(where: str) -> NoReturn:
+    """Go to the page Pairs with a predicate."""
+    st.switch_page(PAIRS, query_params=query(where=where))
+
+
+def show_pair(pair_id: str) -> NoReturn:
+    """Go to the page of one pair."""
+    st.switch_page(PAIR, query_params=query(id=pair_id))
 
 
 def plain(text: str) -> None:
@@ -79,6 +133,27 @@ def empty(what: str, command: str = "") -> None:
         st.markdown(what)
         if command:
             code(command)
+
+
+def command(name: str, *flags: str) -> str:
+    """A `curate` command about the run that is open, as it is typed."""
+    return " ".join(["curate", name, shlex.quote(str(state.run_path())), *flags])
+
+
+def has(table: str) -> bool:
+    """Whether the run has a table; where it does not, the page says which command makes it."""
+    if state.view().has(table):
+        return True
+    what, stage = _STAGES[table]
+    empty(what, command(stage))
+    return False
+
+
+def need(*tables: str) -> None:
+    """End the page here where the run lacks one of these tables."""
+    for table in tables:
+        if not has(table):
+            st.stop()
 
 
 def fault(message: str) -> None:

@@ -85,7 +85,7 @@ def server_settings(address: str, port: int, allowed_hosts: list[str]) -> list[t
         ("server.enableCORS", "true"),
         ("server.enableXsrfProtection", "true"),
         ("server.fileWatcherType", "none"),
-        ("server.headless", "false"),
+        ("server.showEmailPrompt", "false"),
         ("browser.gatherUsageStats", "false"),
         ("client.showErrorDetails", "none"),
         ("client.toolbarMode", "viewer"),

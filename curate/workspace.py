@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from curate.errors import ConfigError
-from curate.store import Run, fingerprint
+from curate.errors import ConfigError, RunError
+from curate.store import STAGES, Run, fingerprint
+from curate.trainings import SETTINGS
 
 VARIABLE = "CURATE_WORKSPACE"
 _DEEPEST = 3  # folders between a root and a run's manifest
@@ -58,24 +60,19 @@ class Workspace:
 
     def found(self) -> dict[str, Path]:
         """Runs by the names that URLs use: those given first, then those under the roots."""
-        named: dict[str, Path] = {}
-        paths = [Path(run) for run in self.runs]
-        for root in map(Path, self.roots):
-            manifests = (
-                it for depth in range(1, _DEEPEST + 1) for it in sorted(root.glob("*/" * depth + "manifest.json"))
-            )
-            paths += [run for run in (manifest.parent.resolve() for manifest in manifests) if run.is_relative_to(root)]
-        for path in dict.fromkeys(paths):
-            named[self._name(path, named)] = path
-        return named
+        return _named([*map(Path, self.runs), *self._under("manifest.json")])
 
-    def _name(self, path: Path, taken: Mapping[str, Path]) -> str:
-        """The last part of a path, or as many as tell it from the others."""
-        for parts in range(1, len(path.parts) + 1):
-            name = "/".join(path.parts[-parts:])
-            if name not in taken:
-                return name
-        return str(path)
+    def trainings(self) -> dict[str, Path]:
+        """Folders of trainings under the roots, and beside the runs that were given, by name."""
+        beside = (file.parent for run in self.runs for file in sorted(Path(run).parent.glob(f"*/{SETTINGS}")))
+        return _named([*beside, *self._under(SETTINGS)])
+
+    def _under(self, file: str) -> Iterator[Path]:
+        """Folders under the roots that hold a file of this name, the nearest first."""
+        for root in map(Path, self.roots):
+            for depth in range(1, _DEEPEST + 1):
+                folders = (found.parent.resolve() for found in sorted(root.glob("*/" * depth + file)))
+                yield from (folder for folder in folders if folder.is_relative_to(root))
 
     def allowed(self, path: str) -> Path:
         """A file or folder to read.
@@ -103,6 +100,15 @@ class Workspace:
             raise ConfigError(f"{path}: its folder does not exist; give a path under {self._where()}") from error
         return self._inside(found, path)
 
+    def model(self, spec: str) -> str:
+        """A model: a hub id, or a folder or file to read.
+
+        Raises:
+            ConfigError: it is a path outside the roots.
+        """
+        is_path = spec.startswith(("/", ".", "~")) or os.path.exists(spec)
+        return str(self.allowed(spec)) if is_path else spec
+
     def _inside(self, found: Path, path: str) -> Path:
         if not any(found.is_relative_to(root) for root in self.roots):
             raise ConfigError(
@@ -114,6 +120,15 @@ class Workspace:
         return " or ".join(self.roots) or "a root: start curate app with --root"
 
 
+def _named(paths: Iterable[Path]) -> dict[str, Path]:
+    """Folders by the last part of their path, or as many parts as tell them from those before."""
+    named: dict[str, Path] = {}
+    for path in dict.fromkeys(paths):
+        names = ("/".join(path.parts[-parts:]) for parts in range(1, len(path.parts) + 1))
+        named[next(name for name in names if name not in named)] = path
+    return named
+
+
 def manifest_fingerprint(path: Path) -> str:
     """Equal as long as a run's stages are what they were.
 
@@ -121,3 +136,20 @@ def manifest_fingerprint(path: Path) -> str:
         RunError: there is no run.
     """
     return fingerprint(Run.open(path).manifest())
+
+
+def run_facts(path: Path) -> dict[str, Any]:
+    """What a list of runs says of one: `pairs`, `stages` that are done, when it was made, `noise` rate, `fault`."""
+    try:
+        manifest = Run.open(path).manifest()
+        stages = manifest["stages"]
+        noise = stages.get("diagnose", {}).get("noise") or {}
+        return {
+            "pairs": stages.get("ingest", {}).get("pairs"),
+            "stages": [stage for stage in STAGES if stage in stages],
+            "created": manifest["created"],
+            "noise": noise["rate"] if noise.get("can_tell") else None,
+            "fault": None,
+        }
+    except RunError as error:
+        return {"pairs": None, "stages": [], "created": None, "noise": None, "fault": str(error)}
