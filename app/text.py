@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
 from markupsafe import Markup
 
 from curate.html import visible
+from curate.progress import printable
 
 FOLDED = 6_000  # characters of a turn that are shown before its whole is asked for
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
@@ -33,30 +34,35 @@ STYLE = """<style>
 .said .token {border-radius: 2px}
 </style>"""
 
-Marked = Callable[[str], Markup]
 
-
-def turns(messages: Sequence[Mapping[str, Any]], mark: Marked | None = None, *, whole: bool = False) -> Markup:
+def turns(messages: Sequence[Mapping[str, Any]], last: Markup | None = None, *, whole: bool = False) -> Markup:
     """Turns under one another.
 
     Args:
-        mark: makes HTML of the last turn's text; what it is given may be folded.
+        last: what stands for the last turn's text, which is `last_text`.
         whole: show all of long texts.
     """
-    last = len(messages) - 1
-    shown = [
-        _turn(turn["role"], turn["content"], mark if place == last and mark else visible, whole=whole)
-        for place, turn in enumerate(messages)
-    ]
-    return Markup("").join(shown) if shown else _turn("", "", lambda _: Markup("<i>nothing</i>"), whole=True)
+    if not messages:
+        return turn("", Markup("<i>nothing</i>"))
+    shown = []
+    for place, message in enumerate(messages):
+        said, more = (message["content"], 0) if whole else folded(message["content"])
+        note = Markup(' <span class="more">… and {:,} more characters</span>').format(more) if more else Markup("")
+        said = last if last is not None and place == len(messages) - 1 else visible(said)
+        shown.append(turn(message["role"], said + note))
+    return Markup("").join(shown)
 
 
-def _turn(role: str, content: str, mark: Marked, *, whole: bool) -> Markup:
-    said, more = (content, 0) if whole else folded(content)
-    note = Markup(' <span class="more">… and {:,} more characters</span>').format(more) if more else Markup("")
-    return Markup('<div class="turn"><div class="role">{}</div><div class="said" dir="auto">{}{}</div></div>').format(
-        visible(role), mark(said), note
-    )
+def turn(role: str, said: Markup) -> Markup:
+    """A turn's role, and its text as HTML."""
+    body = '<div class="turn"><div class="role">{}</div><div class="said" dir="auto">{}</div></div>'
+    return Markup(body).format(visible(role), said)
+
+
+def last_text(messages: Sequence[Mapping[str, Any]], *, whole: bool = False) -> str:
+    """The last turn's text as far as it is shown."""
+    content: str = messages[-1]["content"] if messages else ""
+    return content if whole else folded(content)[0]
 
 
 def folded(text: str) -> tuple[str, int]:
@@ -124,3 +130,11 @@ def _colour(value: float, most: float) -> str:
     share = min(abs(value) / most, 1.0) if most > 0 and math.isfinite(value) else 0.0
     rgb = "59,125,196" if value > 0 else "196,122,28"
     return f"rgba({rgb},{_FULL_HEAT * share:.2f})"
+
+
+# --- a line ------------------------------------------------------------------------------------------
+
+
+def one_line(said: str) -> str:
+    """Text on one line, for the cell of a table; what hides shows as codes."""
+    return printable(" ".join(said.split()))

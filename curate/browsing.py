@@ -110,15 +110,15 @@ class Browser:
         return self._listed(self._sql(f"{same} ORDER BY row LIMIT {int(most)}", row=row)["row"].tolist())
 
     def neighbours(self, row: int, most: int = 8) -> pd.DataFrame:
-        """The pairs nearest on the map of similar texts, in the same cluster, as `page` has them; none without a map.
+        """Pairs of other prompts, the nearest on the map of similar texts, in the same cluster; none without a map.
 
-        Near on the map means similar; far means little.
+        As `page` has them. Near on the map means similar; far means little. Pairs of a prompt share its place.
         """
         if not self._view.has("diagnosis"):
             return self._listed([])
         near = (
             "SELECT other.row FROM diagnosis AS other, (FROM diagnosis WHERE row = $row) AS one "
-            "WHERE other.cluster = one.cluster AND other.row <> one.row AND other.x IS NOT NULL "
+            "WHERE other.cluster = one.cluster AND (other.x <> one.x OR other.y <> one.y) "
             f"ORDER BY (other.x - one.x)^2 + (other.y - one.y)^2, other.row LIMIT {int(most)}"
         )
         return self._listed(self._sql(near, row=row)["row"].tolist())

@@ -45,7 +45,7 @@ class PairHeat:
     rejected: Heat
 
 
-def heat_path(run: Run, pair_id: str) -> Path:
+def heat_path(run: Path, pair_id: str) -> Path:
     """Where a pair's heat is kept, for the scores that the run has now.
 
     Raises:
@@ -53,10 +53,10 @@ def heat_path(run: Run, pair_id: str) -> Path:
     """
     if len(pair_id) != 32 or not set(pair_id) <= set("0123456789abcdef"):
         raise RunError(f"{pair_id!r} is not a pair's id")
-    return run.path / "heat" / f"{pair_id}-{run.require('score')['fingerprint']}.json"
+    return run / "heat" / f"{pair_id}-{Run.open(run).require('score')['fingerprint']}.json"
 
 
-def stored_heat(run: Run, pair_id: str) -> PairHeat | None:
+def stored_heat(run: Path, pair_id: str) -> PairHeat | None:
     """A pair's heat, or None where it was not computed yet; a damaged file counts as none.
 
     Raises:
@@ -70,7 +70,7 @@ def stored_heat(run: Run, pair_id: str) -> PairHeat | None:
         return None
 
 
-def store_heat(run: Run, heat: PairHeat) -> None:
+def store_heat(run: Path, heat: PairHeat) -> None:
     """Keep a pair's heat.
 
     Raises:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from curate.browsing import Order, Wanted
 from curate.errors import ConfigError, RunError
@@ -38,13 +39,13 @@ class SavedView:
         return Wanted(self.where, Order.parse(self.sort), self.state)
 
 
-def saved_views(run: Run) -> list[SavedView]:
-    """The saved views, by name.
+def saved_views(run: Path) -> list[SavedView]:
+    """The saved views of the run in a folder, by name.
 
     Raises:
         RunError: their file is damaged.
     """
-    path = run.path / _FILE
+    path = run / _FILE
     try:
         found = [SavedView(**record) for record in json.loads(path.read_text(encoding="utf-8"))]
     except FileNotFoundError:
@@ -54,23 +55,23 @@ def saved_views(run: Run) -> list[SavedView]:
     return sorted(found, key=lambda view: view.name)
 
 
-def save_view(run: Run, view: SavedView) -> None:
+def save_view(run: Path, view: SavedView) -> None:
     """Save a view, in place of one of the same name.
 
     Raises:
         RunError: the file of the others is damaged.
         StorageError: the disk refuses.
     """
-    with run.lock():
+    with Run.open(run).lock():
         _write(run, [*(other for other in saved_views(run) if other.name != view.name), view])
 
 
-def forget_view(run: Run, name: str) -> None:
+def forget_view(run: Path, name: str) -> None:
     """Forget a saved view; errors as `save_view`."""
-    with run.lock():
+    with Run.open(run).lock():
         _write(run, [view for view in saved_views(run) if view.name != name])
 
 
-def _write(run: Run, views: list[SavedView]) -> None:
-    with atomic_path(run.path / _FILE) as temporary:
+def _write(run: Path, views: list[SavedView]) -> None:
+    with atomic_path(run / _FILE) as temporary:
         temporary.write_text(json.dumps([asdict(view) for view in views], indent=2), encoding="utf-8")

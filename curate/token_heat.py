@@ -20,7 +20,6 @@ from curate.logprobs import Scorer
 from curate.pairs import messages_of
 from curate.progress import say
 from curate.scoring import make_encoder
-from curate.store import Run
 from curate.tokens import Ids, TokenizedPair
 from curate.view import RunView
 
@@ -42,9 +41,8 @@ def pair_heat(view: RunView, pair_id: str, device: str = "auto", tell: Callable[
         RunError: the run is not scored, by models that are not the same any more, or has no such pair.
         ModelError: a model cannot be loaded, or its template refuses the pair.
     """
-    run, pair = Run.open(view.path), view.pair(pair_id)
-    scored = run.require("score")
-    if (found := stored_heat(run, pair["pair_id"])) is not None:
+    pair, scored = view.pair(pair_id), view.stage("score")
+    if (found := stored_heat(view.path, pair["pair_id"])) is not None:
         return found
     settings = scored["config"]
     config = ScoreConfig(
@@ -66,7 +64,7 @@ def pair_heat(view: RunView, pair_id: str, device: str = "auto", tell: Callable[
         by_model[name] = _by_side(Scorer(model, chosen_device, features=False), encoded)
     sides = {side: _heat(encoder.tokenizer, getattr(encoded, side), by_model, side) for side in _SIDES}
     heat = PairHeat(pair["pair_id"], config.policy, config.reference, **sides)
-    store_heat(run, heat)
+    store_heat(view.path, heat)
     return heat
 
 

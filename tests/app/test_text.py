@@ -56,7 +56,7 @@ def test_no_markup_of_the_data_gets_through(payload):
     messages = [{"role": payload, "content": payload}]
     shown = [
         text.turns(messages),
-        text.turns(messages, lambda said: text.word_diff(said, "other")[0]),
+        text.turns(messages, text.word_diff(text.last_text(messages), "other")[0]),
         *text.word_diff(payload, payload[::-1]),
         text.heat([payload], [1.0], 2.0),
     ]
@@ -97,3 +97,4 @@ def test_heat_is_as_strong_as_the_value_and_tells_its_sign():
 
 def test_no_turn_says_so():
     assert "nothing" in text.turns([])
+    assert text.last_text([]) == ""

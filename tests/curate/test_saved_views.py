@@ -11,7 +11,7 @@ from curate.store import Run
 
 @pytest.fixture
 def run(tmp_path):
-    return Run.create(tmp_path / "run")
+    return Run.create(tmp_path / "run").path
 
 
 def test_views_are_kept_replaced_and_forgotten(run):
@@ -23,7 +23,7 @@ def test_views_are_kept_replaced_and_forgotten(run):
     assert saved_views(run) == [suspects, SavedView("web", 'source = "web"')]
     assert str(suspects.wanted.order) == "p_flip desc"
     forget_view(run, "web")
-    assert saved_views(Run.open(run.path)) == [suspects]
+    assert saved_views(run) == [suspects]
 
 
 def test_views_saved_at_once_all_survive(run):
@@ -47,7 +47,7 @@ def test_impossible_views_are_refused(fields, said):
 
 @pytest.mark.parametrize("text", ["{", "[1]", '[{"name": "a", "wher": ""}]', '[{"name": "", "where": ""}]'])
 def test_a_damaged_file_is_named_and_not_overwritten(run, text):
-    path = run.path / "views.json"
+    path = run / "views.json"
     path.write_text(text, encoding="utf-8")
     for attempt in (lambda: saved_views(run), lambda: save_view(run, SavedView("a"))):
         with pytest.raises(RunError, match=r"views\.json: damaged"):

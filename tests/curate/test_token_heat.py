@@ -50,19 +50,19 @@ def test_it_is_computed_once_and_again_when_its_file_is_damaged(run, monkeypatch
     with RunView(run.path) as view:
         pair_id = view.table("pairs")["pair_id"][0]
         first = pair_heat(view, pair_id)
-        assert stored_heat(run, pair_id) == first
+        assert stored_heat(run.path, pair_id) == first
         monkeypatch.setattr(token_heat.models, "load_model", None)
         assert pair_heat(view, pair_id) == first
         monkeypatch.undo()
-        heat_path(run, pair_id).write_text("{", encoding="utf-8")
-        assert stored_heat(run, pair_id) is None
+        heat_path(run.path, pair_id).write_text("{", encoding="utf-8")
+        assert stored_heat(run.path, pair_id) is None
         assert pair_heat(view, pair_id) == first
 
 
 def test_another_model_in_its_place_is_refused(run, monkeypatch):
     with RunView(run.path) as view:
         pair_id = view.table("pairs")["pair_id"][0]
-        heat_path(run, pair_id).unlink(missing_ok=True)
+        heat_path(run.path, pair_id).unlink(missing_ok=True)
         real = token_heat.models.resolve
         other = lambda spec, say: token_heat.models.ModelSource(spec, real(spec).path, "another")  # noqa: E731
         monkeypatch.setattr(token_heat.models, "resolve", other)
@@ -73,7 +73,7 @@ def test_another_model_in_its_place_is_refused(run, monkeypatch):
 @pytest.mark.parametrize("pair_id", ["../../etc/passwd", "A" * 32, "a" * 31, ""])
 def test_only_ids_become_paths(run, pair_id):
     with pytest.raises(RunError, match="is not a pair's id"):
-        heat_path(run, pair_id)
+        heat_path(run.path, pair_id)
 
 
 def test_without_a_reference_a_piece_speaks_as_far_as_it_is_above_the_mean():
