@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import text
+from curate.store import fingerprint
 
 #: Columns and what they are called, in the order in which they stand.
 NAMES = {
@@ -62,7 +63,10 @@ def name_of(column: str) -> str:
 
 
 def show(page: pd.DataFrame, key: str, *, mode: Literal["multi-row", "single-row"] = "multi-row") -> list[str]:
-    """Show pairs (as `curate.browsing` gives them) and return the ids of those that are selected."""
+    """Show pairs (as `curate.browsing` gives them) and return the ids of those that are selected.
+
+    Selections are places in the table: when other pairs stand there, nothing is selected.
+    """
     frame = page[[name for name in NAMES if not page[name].isna().all()]]
     for name in ("prompt", "chosen", "rejected"):
         frame = frame.assign(**{name: page[name].map(text.one_line)})
@@ -75,7 +79,7 @@ def show(page: pd.DataFrame, key: str, *, mode: Literal["multi-row", "single-row
     }
     event = st.dataframe(
         frame,
-        key=key,
+        key=key_of(page, key),
         hide_index=True,
         column_config=config,
         on_select="rerun",
@@ -84,6 +88,11 @@ def show(page: pd.DataFrame, key: str, *, mode: Literal["multi-row", "single-row
         row_height=_ROW_PIXELS,
     )
     return _ids(page, event["selection"]["rows"])
+
+
+def key_of(page: pd.DataFrame, key: str) -> str:
+    """A name for a table and the pairs in it."""
+    return f"{key}_{fingerprint(page['pair_id'].tolist())}"
 
 
 def _ids(page: pd.DataFrame, places: Sequence[int]) -> list[str]:

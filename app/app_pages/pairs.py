@@ -208,7 +208,7 @@ def show_pairs(browser: Browser, wanted: Wanted, count: int, run: Path) -> None:
     number = min(max(_whole(st.query_params.get("page", "1")), 1), pages)
     page = browser.page(wanted, (number - 1) * PAGE_PAIRS, PAGE_PAIRS)
     look = parts.query(where=wanted.where, sort=str(wanted.order), state=wanted.state)
-    selected = pairs_table.show(page, f"pairs_{number}_{abs(hash(wanted))}")
+    selected = pairs_table.show(page, "pairs")
     first = selected[0] if selected else str(page["pair_id"][0])
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         label = "Read the selected pair" if selected else "Read from the first one on"
