@@ -166,9 +166,9 @@ def dynamics(pairs: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def _every_bin(middles: pd.Index[float]) -> Floats:
+def _every_bin(middles: pd.Series[float]) -> Floats:
     """Bins without pairs stand among those that have some."""
-    found_B = np.sort(middles.to_numpy(np.float64))
+    found_B = np.unique(middles.to_numpy(np.float64))
     width = np.diff(found_B).min(initial=np.inf)
     return found_B if not np.isfinite(width) else np.arange(found_B[0], found_B[-1] + width / 2, width)
 
@@ -181,9 +181,8 @@ def moved_margins(margins: pd.DataFrame, before: str, after: str) -> go.Figure:
         before, after: the runs' names.
     """
     table = margins.pivot(index="now", columns="was", values="pairs")
-    table = table.reindex(
-        index=_every_bin(table.index), columns=_every_bin(table.columns), method="nearest", tolerance=1e-9
-    )
+    bins = {"index": _every_bin(margins["now"]), "columns": _every_bin(margins["was"])}
+    table = table.reindex(**bins, method="nearest", tolerance=1e-9)
     figure = blank(420, hovermode="closest")
     figure.add_heatmap(
         x=table.columns,

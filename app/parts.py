@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, ParamSpec
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from app import state
+from curate.errors import CurateError
+
+P = ParamSpec("P")
 
 #: Tables → what is missing where one is not there, and the command that makes it.
 _STAGES = {
@@ -154,6 +158,19 @@ def need(*tables: str) -> None:
     for table in tables:
         if not has(table):
             st.stop()
+
+
+def guarded(draw: Callable[P, None]) -> Callable[P, None]:
+    """A part of a page that shows its own errors. Fragments need it: they run again without the page around them."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            draw(*args, **kwargs)
+        except CurateError as error:
+            fault(str(error))
+
+    return drawn
 
 
 def fault(message: str) -> None:

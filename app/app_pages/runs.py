@@ -9,7 +9,6 @@ import streamlit as st
 
 from app import charts, parts, state
 from app.parts import Tile
-from curate.errors import CurateError
 from curate.jobs import Job
 from curate.movement import Movement, movement
 from curate.schema import KINDS
@@ -54,6 +53,7 @@ def moved(before: str, after: str, key: str) -> Movement:
 
 
 @st.fragment
+@parts.guarded
 def compare() -> None:
     """How margins and kinds moved from one run to another."""
     st.subheader("Compare two runs of the same data")
@@ -68,11 +68,8 @@ def compare() -> None:
     with right:
         others = [name for name in names if name != before]
         after = st.selectbox("To", others, key="after", bind="query-params")
-    try:
-        key = "".join(manifest_fingerprint(found[name]) for name in (before, after))
-        shown(before, after, moved(before, after, key))
-    except CurateError as error:
-        parts.fault(str(error))
+    key = "".join(manifest_fingerprint(found[name]) for name in (before, after))
+    shown(before, after, moved(before, after, key))
 
 
 _SECOND = "curate audit DATA --policy MODEL -o RUN"
@@ -105,6 +102,7 @@ def shown(before: str, after: str, found: Movement) -> None:
             st.page_link(parts.PAIR, label=label, query_params={"run": after, "id": str(pair.pair_id)})
 
 
+@parts.guarded
 def audit() -> None:
     """Start an audit of a file under the roots."""
     st.subheader("Start an audit")
@@ -119,10 +117,7 @@ def audit() -> None:
         limit = st.number_input("Pairs at most", min_value=1, value=None, placeholder="all")
         if not st.form_submit_button("Start", type="primary"):
             return
-    try:
-        begin(data.strip(), run.strip(), policy.strip(), limit)
-    except CurateError as error:
-        parts.fault(str(error))
+    begin(data.strip(), run.strip(), policy.strip(), limit)
 
 
 def begin(data: str, run: str, policy: str, limit: int | None) -> None:
@@ -142,6 +137,7 @@ def begin(data: str, run: str, policy: str, limit: int | None) -> None:
 
 
 @st.fragment(run_every=_EVERY_S)
+@parts.guarded
 def follow() -> None:
     """Commands that were started here, with what they print."""
     jobs = state.jobs().all()

@@ -62,6 +62,7 @@ def table(shown: pd.DataFrame) -> None:
 
 
 @st.fragment
+@parts.guarded
 def similar_texts() -> None:
     """The map; a box, or a click, opens the pairs that lie there."""
     st.subheader("Map of similar texts")

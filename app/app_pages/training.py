@@ -105,6 +105,7 @@ _COUNTED = (("Trained on", "trained"), ("Held out", "held_out"))
 
 
 @st.fragment(run_every=_EVERY_S)
+@parts.guarded
 def follow(training: Training) -> None:
     """The same, again and again while it is not done."""
     progress(training)
@@ -119,6 +120,7 @@ def visited(path: str, key: str, run: str) -> pd.DataFrame:
 
 
 @st.fragment
+@parts.guarded
 def dynamics(training: Training) -> None:
     """Mean margin against its spread, coloured by kind."""
     st.subheader("Dynamics")

@@ -82,6 +82,7 @@ def figures(points: MarginPoints, settings: dict[str, Setting]) -> pd.DataFrame:
 
 
 @st.fragment
+@parts.guarded
 def workbench(points: MarginPoints, stored: Setting) -> None:
     """Two settings, their curves and what they come to."""
     first, second = st.columns(2, gap="large")
