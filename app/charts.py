@@ -168,9 +168,11 @@ def dynamics(pairs: pd.DataFrame) -> go.Figure:
 
 def _every_bin(middles: pd.Series[float]) -> Floats:
     """Bins without pairs stand among those that have some."""
-    found_B = np.unique(middles.to_numpy(np.float64))
-    width = np.diff(found_B).min(initial=np.inf)
-    return found_B if not np.isfinite(width) else np.arange(found_B[0], found_B[-1] + width / 2, width)
+    found_B: Floats = np.unique(middles.to_numpy(np.float64))
+    width = float(np.diff(found_B).min(initial=np.inf))
+    if not np.isfinite(width):
+        return found_B
+    return np.asarray(np.arange(found_B[0], found_B[-1] + width / 2, width), dtype=np.float64)
 
 
 def moved_margins(margins: pd.DataFrame, before: str, after: str) -> go.Figure:
@@ -181,8 +183,9 @@ def moved_margins(margins: pd.DataFrame, before: str, after: str) -> go.Figure:
         before, after: the runs' names.
     """
     table = margins.pivot(index="now", columns="was", values="pairs")
-    bins = {"index": _every_bin(margins["now"]), "columns": _every_bin(margins["was"])}
-    table = table.reindex(**bins, method="nearest", tolerance=1e-9)
+    now_B, was_B = _every_bin(margins["now"]), _every_bin(margins["was"])
+    table = table.reindex(index=now_B, method="nearest", tolerance=1e-9)
+    table = table.reindex(columns=was_B, method="nearest", tolerance=1e-9)
     figure = blank(420, hovermode="closest")
     figure.add_heatmap(
         x=table.columns,

@@ -85,7 +85,7 @@ def test_imports_point_backwards(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_the_library_imports_neither_pages_nor_trainer(path):
     outer = {name.split(".")[0] for name in imports(path)} & {"app", "training", "streamlit", "plotly"}
-    plots = dict.fromkeys(("charts", "brushing", "html"), {"plotly"})
+    plots = {name: {"plotly"} for name in ("charts", "brushing", "html")}
     allowed = {"cli": outer, "cli_training": outer, **plots}.get(path.stem, set())
     assert outer <= allowed
 

@@ -55,7 +55,7 @@ def facts(stages: dict[str, Any]) -> None:
 def verdict(diagnosed: dict[str, Any]) -> None:
     """Noise rate and kinds."""
     noise = diagnosed["noise"]
-    st.subheader("Noise")
+    st.subheader("Noise", anchor=False)
     st.markdown(f"{sentence_case(noise_sentence(noise, diagnosed['learners']))}.")
     can_tell = noise is not None and noise["can_tell"]
     rate = f"{noise['rate']:.1%}" if can_tell else "cannot tell"
@@ -79,7 +79,7 @@ def sentence_case(text: str) -> str:
 
 def histogram(weighed: dict[str, Any]) -> None:
     """Margins by kind; a bar, or a range of them, leads to its pairs."""
-    st.subheader("Margins")
+    st.subheader("Margins", anchor=False)
     bins = margins(state.fingerprint())
     pairs = int(bins["pairs"].sum())
     st.caption(f"{pairs:,} pairs with a margin. A click on a bar, or a drag over some, opens their pairs.")
@@ -98,7 +98,7 @@ def between(column: str, low: float, high: float) -> str:
 
 def curve(diagnosed: dict[str, Any]) -> None:
     """How often labels agree with the evidence."""
-    st.subheader("Agreement")
+    st.subheader("Agreement", anchor=False)
     if diagnosed["curve"] is None:
         parts.empty(f"{diagnosed['learners']:,} labelled pairs are too few to learn from.")
         return
@@ -111,7 +111,7 @@ def curve(diagnosed: dict[str, Any]) -> None:
 
 def length(diagnosed: dict[str, Any]) -> None:
     """How far length decides."""
-    st.subheader("Length")
+    st.subheader("Length", anchor=False)
     if diagnosed["length_share"] is not None:
         st.caption(f"Length explains {diagnosed['length_share']:.0%} of the evidence. Ties are left out.")
     parts.figure(charts.longer_side(lengths(state.fingerprint())), "lengths", "Which side is the longer one, by kind")
@@ -121,7 +121,7 @@ def length(diagnosed: dict[str, Any]) -> None:
 
 def checks(diagnosed: dict[str, Any]) -> None:
     """What the checks found."""
-    st.subheader("Checks")
+    st.subheader("Checks", anchor=False)
     found = checks_found(diagnosed["checks"])
     if not found:
         st.markdown("No check found anything.")
@@ -135,7 +135,7 @@ def checks(diagnosed: dict[str, Any]) -> None:
 
 def slices(diagnosed: dict[str, Any]) -> None:
     """The slices that are most surely noisy."""
-    st.subheader("Worst slices")
+    st.subheader("Worst slices", anchor=False)
     worst = pd.DataFrame(worst_slices(state.view()))
     if worst.empty:
         st.markdown("No slice has a noise rate of its own: the data has one source, or the evidence cannot tell.")
@@ -165,7 +165,7 @@ def slices(diagnosed: dict[str, Any]) -> None:
 
 def selftest() -> None:
     """What the self-test promises."""
-    st.subheader("Self-test")
+    st.subheader("Self-test", anchor=False)
     if not parts.has("selftest"):
         return
     tested = promised(state.view())

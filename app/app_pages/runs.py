@@ -56,7 +56,7 @@ def moved(before: str, after: str, key: str) -> Movement:
 @parts.guarded
 def compare() -> None:
     """How margins and kinds moved from one run to another."""
-    st.subheader("Compare two runs of the same data")
+    st.subheader("Compare two runs of the same data", anchor=False)
     found = state.workspace().found()
     names = [name for name, path in found.items() if "diagnose" in run_facts(path)["stages"]]
     if len(names) < 2:
@@ -105,7 +105,7 @@ def shown(before: str, after: str, found: Movement) -> None:
 @parts.guarded
 def audit() -> None:
     """Start an audit of a file under the roots."""
-    st.subheader("Start an audit")
+    st.subheader("Start an audit", anchor=False)
     if state.read_only():
         st.markdown("This dashboard is read only: audits are started on the command line.")
         parts.code("curate audit DATA -o RUN")
@@ -143,7 +143,7 @@ def follow() -> None:
     jobs = state.jobs().all()
     if not jobs:
         return
-    st.subheader("Commands")
+    st.subheader("Commands", anchor=False)
     for number, job in enumerate(jobs):
         followed(len(jobs) - number, job)
 

@@ -65,7 +65,7 @@ def table(shown: pd.DataFrame) -> None:
 @parts.guarded
 def similar_texts() -> None:
     """The map; a box, or a click, opens the pairs that lie there."""
-    st.subheader("Map of similar texts")
+    st.subheader("Map of similar texts", anchor=False)
     if not clusters:
         parts.empty(
             "The run was scored without hidden states, so there is no map.", parts.command("score", "--features")

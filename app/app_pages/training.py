@@ -123,7 +123,7 @@ def visited(path: str, key: str, run: str) -> pd.DataFrame:
 @parts.guarded
 def dynamics(training: Training) -> None:
     """Mean margin against its spread, coloured by kind."""
-    st.subheader("Dynamics")
+    st.subheader("Dynamics", anchor=False)
     if not training.has_dynamics():
         st.markdown("There is a summary of every pair's margins once the training is done, with `dynamics = true`.")
         return
@@ -144,7 +144,7 @@ def dynamics(training: Training) -> None:
 
 def compared() -> None:
     """What `curate compare` measured."""
-    st.subheader("Treatments compared")
+    st.subheader("Treatments compared", anchor=False)
     found = comparisons(Run.open(state.run_path()))
     if not found:
         parts.empty("No treatments were compared on this run yet.", parts.command("compare", "--plant 0.3"))
