@@ -29,6 +29,7 @@ PAIRS = "app_pages/pairs.py"
 PAIR = "app_pages/pair.py"
 _TILE, _NARROW_TILE = 256, 192  # pixels: three, or four, side by side at 1280
 _FONT = '"Source Sans", sans-serif'  # that of the pages
+_INK = {"light": "#1b1f24", "dark": "#e7e9ec"}
 _PLOT = {"displayModeBar": False, "responsive": True}
 
 
@@ -76,17 +77,21 @@ def query(**parameters: str) -> dict[str, str]:
     return head | {key: value for key, value in parameters.items() if value}
 
 
+def styled(drawn: go.Figure) -> go.Figure:
+    """A figure in the page's font, and in a text colour that can be read on its background."""
+    ink = _INK["dark" if st.context.theme.type == "dark" else "light"]
+    return drawn.update_layout(font={"family": _FONT, "color": ink})
+
+
 def figure(drawn: go.Figure, key: str, alt: str) -> None:
     """A plotly figure that takes the page's colours; `alt` says in words what it shows."""
-    drawn.update_layout(font_family=_FONT)
-    st.plotly_chart(drawn, theme=None, key=key, alt=alt, config=_PLOT)
+    st.plotly_chart(styled(drawn), theme=None, key=key, alt=alt, config=_PLOT)
 
 
 def clicked(drawn: go.Figure, key: str, alt: str) -> Selection:
     """The same, and what is selected in it by a click or a box."""
-    drawn.update_layout(font_family=_FONT)
     event = st.plotly_chart(
-        drawn, theme=None, key=key, alt=alt, config=_PLOT, on_select="rerun", selection_mode=("points", "box")
+        styled(drawn), theme=None, key=key, alt=alt, config=_PLOT, on_select="rerun", selection_mode=("points", "box")
     )
     selection = event["selection"]
     return Selection([dict(point) for point in selection["points"]], [dict(box) for box in selection["box"]])
