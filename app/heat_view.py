@@ -38,6 +38,7 @@ def _explain(heat: PairHeat) -> None:
 
 
 @st.fragment(run_every=_POLL_S)
+@parts.guarded
 def _compute(run: Path, pair_id: str) -> None:
     arguments = ("heat", str(run), pair_id, "--json")
     job = next((job for job in state.jobs().all() if job.arguments == arguments), None)

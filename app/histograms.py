@@ -6,23 +6,23 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from app import filters, pairs_table
-from curate.browsing import Browser, Wanted
+from app import filters, pairs_table, queries
+from curate.browsing import Wanted
 from curate.brushing import brushable
 
 
-def show(browser: Browser, wanted: Wanted, columns: Sequence[str], change: Callable[[str], None]) -> None:
+def show(wanted: Wanted, columns: Sequence[str], change: Callable[[str], None]) -> None:
     """A histogram of each column: all pairs, and those that match.
 
     change: told the predicate with the range that was drawn.
     """
     for place, column in zip(st.columns(max(len(columns), 1)), columns, strict=False):
         with place:
-            _histogram(browser, wanted, column, change)
+            _histogram(wanted, column, change)
 
 
-def _histogram(browser: Browser, wanted: Wanted, column: str, change: Callable[[str], None]) -> None:
-    bins = browser.bins(column, wanted)
+def _histogram(wanted: Wanted, column: str, change: Callable[[str], None]) -> None:
+    bins = queries.bins(column, wanted)
     limits = filters.chosen_range(wanted.where, column)
     name = pairs_table.name_of(column)
     key = f"bins_{column}_{limits}"  # another key forgets what was drawn before

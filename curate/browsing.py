@@ -24,6 +24,7 @@ from curate.view import RunView
 LISTED = ("kind", "p_flip", "margin", "weight", "source", "checks", "chosen_tokens", "rejected_tokens")
 EXCERPT = 280  # characters of each text in a list
 _MOST_GROUPS = 200
+_MOST_NEAR = 2_000  # pairs of one place on the map whose prompts are compared
 #: Whether something is decided about a pair.
 STATES = {"all": "TRUE", "undecided": "decided.row IS NULL", "decided": "decided.row IS NOT NULL"}
 
@@ -69,8 +70,26 @@ class Browser:
     def __init__(self, view: RunView, decisions: Decisions) -> None:
         """Look through a run with what is decided about it."""
         self._view, self._decisions = view, decisions
+        self._columns = Columns.of(view)
 
     # --- pairs ---
+
+    def check(self, wanted: Wanted) -> None:
+        """Make sure that predicate and order fit the run, without looking at any pair.
+
+        Raises:
+            ConfigError: they do not; it says at which column.
+        """
+        self._keyed(wanted)
+
+    def pair(self, pair_id: str) -> dict[str, Any]:
+        """All that is known of a pair (see `RunView.pair`); of a whole id without looking at all the others.
+
+        Raises:
+            RunError: no pair, or more than one, has an id that begins so.
+        """
+        rows = self._decisions.rows(pair_id)
+        return self._view.pair_at(rows[0]) if rows else self._view.pair(pair_id)
 
     def count(self, wanted: Wanted) -> int:
         """How many pairs there are.
@@ -106,8 +125,22 @@ class Browser:
 
     def siblings(self, row: int, most: int = 20) -> pd.DataFrame:
         """Other pairs of the same prompt, as `page` has them."""
-        same = "SELECT row FROM pairs WHERE prompt = (SELECT prompt FROM pairs WHERE row = $row) AND row <> $row"
-        return self._listed(self._sql(f"{same} ORDER BY row LIMIT {int(most)}", row=row)["row"].tolist())
+        near = self._same_place(row)
+        among = "TRUE" if near is None else f"row IN ({', '.join(map(str, near)) or 'NULL'})"
+        same = f"SELECT row FROM pairs WHERE {among} AND prompt = (SELECT prompt FROM pairs WHERE row = $row)"
+        query = f"SELECT row FROM ({same}) WHERE row <> $row ORDER BY row LIMIT $most"
+        return self._listed(self._sql(query, row=row, most=most)["row"].tolist())
+
+    def _same_place(self, row: int) -> list[int] | None:
+        """Rows that may have a pair's prompt, by its place on the map; None where that tells nothing or too little."""
+        if not self._view.has("diagnosis"):
+            return None
+        query = (
+            "SELECT other.row FROM diagnosis AS other, (FROM diagnosis WHERE row = $row) AS one "
+            "WHERE one.x IS NULL OR other.x IS NULL OR (other.x = one.x AND other.y = one.y) LIMIT $most"
+        )
+        found = self._sql(query, row=row, most=_MOST_NEAR + 1)["row"].tolist()
+        return found if len(found) <= _MOST_NEAR else None
 
     def neighbours(self, row: int, most: int = 8) -> pd.DataFrame:
         """Pairs of other prompts, the nearest on the map of similar texts, in the same cluster; none without a map.
@@ -127,7 +160,7 @@ class Browser:
 
     def known(self) -> dict[str, Kind]:
         """The columns that predicates and orders may name."""
-        return {name: source.kind for name, source in Columns.of(self._view).known.items()}
+        return {name: source.kind for name, source in self._columns.known.items()}
 
     def groups(self, column: str, wanted: Wanted) -> pd.DataFrame:
         """Values of a column of texts, lists of texts or whole numbers: `value` and `pairs`, the most pairs first.
@@ -149,7 +182,7 @@ class Browser:
         Raises:
             ConfigError: the run has no such column, or the predicate is at fault.
         """
-        compiler = Compiler(Columns.of(self._view))
+        compiler = Compiler(self._columns)
         number, truth = compiler.number(parse_number(column)), compiler.truth(wanted.predicate)
         source = self._source(compiler, wanted)
         values = f"SELECT {number} AS value, {truth} AND {STATES[wanted.state]} AS hit FROM {source}"
@@ -174,7 +207,7 @@ class Browser:
 
         also: a condition; pairs that meet it are there too, whether or not they are wanted.
         """
-        compiler = Compiler(Columns.of(self._view))
+        compiler = Compiler(self._columns)
         truth = compiler.truth(wanted.predicate)
         with located("sorted by"):
             key = compiler.value(parse_number(by or wanted.order.by))
@@ -213,7 +246,7 @@ class Browser:
 
     def _listed(self, rows: Sequence[int]) -> pd.DataFrame:
         """Pairs in the order of their rows in the list."""
-        known, among = Columns.of(self._view).known, f"WHERE row IN ({', '.join(map(str, rows)) or 'NULL'})"
+        known, among = self._columns.known, f"WHERE row IN ({', '.join(map(str, rows)) or 'NULL'})"
         joined = f"(FROM pairs {among}) AS pairs"
         for table in filter(self._view.has, ("scores", "weights", "diagnosis")):
             joined += f" LEFT JOIN (FROM {table} {among}) AS {table} ON {table}.row = pairs.row"

@@ -131,16 +131,27 @@ class RunView:
         Raises:
             RunError: no pair, or more than one, has this id.
         """
-        known, joined = set(self.columns("pairs")), "pairs"
-        for name in filter(self.has, ("scores", "weights", "signals", "diagnosis")):
-            new = ", ".join(["pair_id", "row", *(_quoted(it) for it in self.columns(name) if it not in known)])
-            joined += f" LEFT JOIN (SELECT {new} FROM {name}) USING (pair_id, row)"
-            known.update(self.columns(name))
-        found = self.sql(f"SELECT * FROM {joined} WHERE starts_with(pair_id, $id) ORDER BY row", id=pair_id)
+        found = self.sql("SELECT row, pair_id FROM pairs WHERE starts_with(pair_id, $id) ORDER BY row", id=pair_id)
         ids = found["pair_id"].unique()
         if len(ids) != 1:
             what = f"{len(ids)} pairs have ids that start" if len(ids) else "no pair has an id that starts"
             raise RunError(f"{self.path}: {what} with {pair_id!r}")
+        return self.pair_at(int(found["row"][0]))
+
+    def pair_at(self, row: int) -> dict[str, Any]:
+        """Everything that is known of the pair at a row.
+
+        Raises:
+            RunError: there is none.
+        """
+        known, joined = set(self.columns("pairs")), "(FROM pairs WHERE row = $row) AS pairs"
+        for name in filter(self.has, ("scores", "weights", "signals", "diagnosis")):
+            new = ", ".join(["row", *(_quoted(it) for it in self.columns(name) if it not in known)])
+            joined += f" LEFT JOIN (SELECT {new} FROM {name} WHERE row = $row) USING (row)"
+            known.update(self.columns(name))
+        found = self.sql(f"SELECT * FROM {joined}", row=row)
+        if found.empty:
+            raise RunError(f"{self.path}: no pair stands at row {row}")
         return {str(name): value for name, value in found.iloc[0].items()}
 
     def sql(self, query: str, **parameters: Any) -> pd.DataFrame:

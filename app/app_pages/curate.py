@@ -192,6 +192,7 @@ def show_export(view: RunView) -> None:
 
 
 @st.fragment(run_every=_POLL_S)
+@parts.guarded
 def follow_export() -> None:
     """How far the export is, until it has ended."""
     job = st.session_state["export_job"]

@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 from markupsafe import Markup
 
-from app import deciding, heat_view, pair_facts, pairs_table, parts, state, text
+from app import deciding, heat_view, pair_facts, pairs_table, parts, queries, state, text
 from curate.browsing import STATES, Browser, Order, Wanted
 from curate.errors import ConfigError
 
@@ -159,7 +159,7 @@ def show_history(pair_id: str) -> None:
 
 
 st.title("Pair")
-browser = Browser(state.view(), state.decisions())
+browser = queries.browser()
 known = browser.known()
 shown = st.query_params.get("state", "all")
 order = Order.parse(st.query_params.get("sort") or ("p_flip desc" if "p_flip" in known else "row"))
@@ -172,7 +172,7 @@ if not (asked := st.query_params.get("id")):
         parts.empty("No pair matches. Choose others on the page Pairs.")
         st.stop()
     asked = str(first["pair_id"][0])
-pair = state.view().pair(asked)
+pair = browser.pair(asked)
 pair["row"] = int(pair["row"])
 pair_id = pair["pair_id"]
 

@@ -6,13 +6,14 @@ The URL holds the view: `where` (a predicate of docs/rules.md), `sort`, `state` 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import streamlit as st
 
-from app import filters, histograms, pairs_table, parts, state
+from app import filters, histograms, pairs_table, parts, queries, state
 from app.deciding import ask, decide_all_button, decide_button
-from curate.browsing import STATES, Browser, Order, Wanted
+from curate.browsing import STATES, Order, Wanted
 from curate.errors import ConfigError
 from curate.expressions import Kind
 from curate.saved_views import LONGEST_NAME, SavedView, forget_view, save_view, saved_views
@@ -63,16 +64,15 @@ def follow(key: str, change: str, column: str = "", *, listed: bool = False) -> 
         set_view(filters.joined([filters.conditions(where)[place] for place in kept]))
 
 
-def choose_where(browser: Browser, where: str) -> None:
+def choose_where(known: Mapping[str, Kind], where: str) -> None:
     """Widgets for what is often filtered by, each for one condition of the predicate."""
-    known = browser.known()
     with st.container(horizontal=True, gap="small"):
         if "kind" in known:
-            choose_values(browser, where, "kind", "Kind", list(KINDS))
+            choose_values(where, "kind", "Kind", list(KINDS))
         if "checks" in known:
-            choose_values(browser, where, "checks", "Check", listed=True)
-        choose_values(browser, where, "source", "Source")
-        choose_values(browser, where, "annotators", "Annotator", listed=True)
+            choose_values(where, "checks", "Check", listed=True)
+        choose_values(where, "source", "Source")
+        choose_values(where, "annotators", "Annotator", listed=True)
         if "cluster" in known:
             choose_cluster(where)
         st.session_state["search"] = filters.searched(where)
@@ -80,11 +80,11 @@ def choose_where(browser: Browser, where: str) -> None:
 
 
 def choose_values(
-    browser: Browser, where: str, column: str, label: str, options: list[str] | None = None, *, listed: bool = False
+    where: str, column: str, label: str, options: list[str] | None = None, *, listed: bool = False
 ) -> None:
     """One or more values of a column of texts; nothing where the run has none."""
     chosen = filters.chosen_values(where, column)
-    options = options or values_of(state.fingerprint(), column)
+    options = options or queries.values(column)
     if not options and not chosen:
         return
     key = f"filter_{column}"
@@ -118,12 +118,6 @@ def choose_cluster(where: str) -> None:
         on_change=follow,
         args=("filter_cluster", "number", "cluster"),
     )
-
-
-@st.cache_data(max_entries=32, show_spinner=False)
-def values_of(fingerprint: str, column: str) -> list[str]:
-    """A column's most frequent values."""
-    return list(Browser(state.view(), state.decisions()).groups(column, Wanted())["value"])
 
 
 def show_conditions(where: str) -> None:
@@ -166,9 +160,8 @@ def choose_saved(run: Path, where: str, sort: str, shown: str) -> None:
             st.rerun()
 
 
-def choose_order(browser: Browser, sort: str) -> None:
+def choose_order(known: Mapping[str, Kind], sort: str) -> None:
     """What the pairs are sorted by, and whether decided ones are shown."""
-    known = browser.known()
     sorts = [it for it in _SORTS if it.split(" ")[0].removeprefix("abs(").removesuffix(")") in known]
     more = [name for name, kind in known.items() if kind is Kind.NUMBER and name not in sorts]
     options = list(dict.fromkeys([*sorts, *more, *(f"{name} desc" for name in more), sort]))
@@ -202,11 +195,11 @@ def choose_state(shown: str) -> None:
     )
 
 
-def show_pairs(browser: Browser, wanted: Wanted, count: int, run: Path) -> None:
+def show_pairs(wanted: Wanted, count: int) -> None:
     """A page of pairs, and what can be done with those that are selected or with all."""
     pages = max(1, math.ceil(count / PAGE_PAIRS))
     number = min(max(_whole(st.query_params.get("page", "1")), 1), pages)
-    page = browser.page(wanted, (number - 1) * PAGE_PAIRS, PAGE_PAIRS)
+    page = queries.page(wanted, (number - 1) * PAGE_PAIRS, PAGE_PAIRS)
     look = parts.query(where=wanted.where, sort=str(wanted.order), state=wanted.state)
     selected = pairs_table.show(page, "pairs")
     first = selected[0] if selected else str(page["pair_id"][0])
@@ -251,29 +244,30 @@ def _whole(written: str) -> int:
 st.title("Pairs")
 where, sort = st.query_params.get("where", ""), st.query_params.get("sort", "")
 shown = st.query_params.get("state", "all")
-run, browser = state.run_path(), Browser(state.view(), state.decisions())
-sort = sort or ("p_flip desc" if "p_flip" in browser.known() else "row")
+run, browser = state.run_path(), queries.browser()
+known = browser.known()
+sort = sort or ("p_flip desc" if "p_flip" in known else "row")
 try:
     if shown not in STATES:
         raise ConfigError(f"state={shown}: choose one of {', '.join(STATES)}")
     wanted = Wanted(where, Order.parse(sort), shown)
-    count = browser.count(wanted)
-    browser.page(wanted, 0, 1)
+    browser.check(wanted)
+    count = queries.count(wanted)
 except ConfigError as error:
     parts.fault(str(error))
     st.text_area("Predicate", where, key="broken", on_change=lambda: set_view(st.session_state["broken"]))
     st.button("Show all pairs", on_click=set_view, args=("", "", ""))
     st.stop()
 
-choose_where(browser, where)
+choose_where(known, where)
 show_conditions(where)
-histograms.show(browser, wanted, [name for name in BRUSHED if name in browser.known()], set_view)
+histograms.show(wanted, [name for name in BRUSHED if name in known], set_view)
 with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
     st.metric("Pairs", f"{count:,}")
-    choose_order(browser, sort)
+    choose_order(known, sort)
     choose_state(shown)
     choose_saved(run, where, sort, shown)
 if count:
-    show_pairs(browser, wanted, count, run)
+    show_pairs(wanted, count)
 else:
     parts.empty("No pair matches. Take a condition off, or show decided pairs too.")

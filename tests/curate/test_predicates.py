@@ -59,6 +59,7 @@ class Tables:
     """Stands for a `RunView`: tables of a test's own."""
 
     path = "/runs/x"
+    manifest = {"stages": {}}  # noqa: RUF012
 
     def __init__(self, **tables):
         self._connection = duckdb.connect()
