@@ -26,7 +26,7 @@ def margin_histogram(bins: pd.DataFrame, unit: str) -> go.Figure:
         bins: as `curate.aggregates.margin_bins` counts them.
         unit: what the margin is, for the axis.
     """
-    figure = blank(340, barmode="stack", bargap=0.04, legend_traceorder="normal", dragmode="select")
+    figure = blank(340, barmode="stack", bargap=0.04, legend_traceorder="normal")
     named = bins.assign(kind=bins["kind"].fillna("pairs"))
     for kind in [*KINDS, "pairs"]:
         part = named[named["kind"] == kind]
@@ -146,7 +146,7 @@ def dynamics(pairs: pd.DataFrame) -> go.Figure:
     Args:
         pairs: columns `pair_id`, `kind`, `mean` and `variability`.
     """
-    figure = blank(460, hovermode="closest", dragmode="select")
+    figure = blank(460, hovermode="closest")
     for kind in KINDS:
         part = pairs[pairs["kind"] == kind]
         if len(part):

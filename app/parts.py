@@ -34,14 +34,6 @@ _PLOT = {"displayModeBar": False, "responsive": True}
 
 
 @dataclass(frozen=True)
-class Selection:
-    """What is selected in a figure. points: `x`, `y`, `point_index`, `customdata`, …; boxes: `x` and `y`, two each."""
-
-    points: list[dict[str, Any]]
-    boxes: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
 class Tile:
     """A number, what it is, and the predicate of the pairs that it counts (None: it leads nowhere)."""
 
@@ -88,13 +80,23 @@ def figure(drawn: go.Figure, key: str, alt: str) -> None:
     st.plotly_chart(styled(drawn), theme=None, key=key, alt=alt, config=_PLOT)
 
 
-def clicked(drawn: go.Figure, key: str, alt: str) -> Selection:
-    """The same, and what is selected in it by a click or a box."""
+def clicked(drawn: go.Figure, key: str, alt: str) -> dict[str, Any] | None:
+    """The same, and the point or bar that was clicked: `x`, `y`, `point_index`, `customdata`, …"""
+    still = styled(drawn).update_xaxes(fixedrange=True).update_yaxes(fixedrange=True)  # a drag moves nothing
     event = st.plotly_chart(
-        styled(drawn), theme=None, key=key, alt=alt, config=_PLOT, on_select="rerun", selection_mode=("points", "box")
+        still, theme=None, key=key, alt=alt, config=_PLOT, on_select="rerun", selection_mode="points"
     )
-    selection = event["selection"]
-    return Selection([dict(point) for point in selection["points"]], [dict(box) for box in selection["box"]])
+    points = event["selection"]["points"]
+    return dict(points[0]) if points else None
+
+
+def boxed(drawn: go.Figure, key: str, alt: str) -> dict[str, Any] | None:
+    """The same, and the box that was drawn in it: `x` and `y`, two numbers each."""
+    event = st.plotly_chart(
+        styled(drawn), theme=None, key=key, alt=alt, config=_PLOT, on_select="rerun", selection_mode="box"
+    )
+    boxes = event["selection"]["box"]
+    return dict(boxes[0]) if boxes else None
 
 
 def rows(frame: pd.DataFrame, key: str, **columns: Any) -> int | None:

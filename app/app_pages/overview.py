@@ -78,16 +78,16 @@ def sentence_case(text: str) -> str:
 
 
 def histogram(weighed: dict[str, Any]) -> None:
-    """Margins by kind; a bar, or a range of them, leads to its pairs."""
+    """Margins by kind; a bar leads to its pairs."""
     st.subheader("Margins", anchor=False)
     bins = margins(state.fingerprint())
     pairs = int(bins["pairs"].sum())
-    st.caption(f"{pairs:,} pairs with a margin. A click on a bar, or a drag over some, opens their pairs.")
+    st.caption(f"{pairs:,} pairs with a margin. A click on a bar opens its pairs, of all kinds.")
     drawn = charts.margin_histogram(bins, f"{weighed['margin']}, β = {weighed['beta']:g}, nats")
     chosen = parts.clicked(drawn, "margins", f"Histogram of the margins of {pairs:,} pairs by kind")
-    if middles := [point["x"] for point in chosen.points]:
-        covered = bins[bins["middle"].between(min(middles) - 1e-9, max(middles) + 1e-9)]
-        parts.show_pairs(between("margin", float(covered["low"].min()), float(covered["high"].max())))
+    if chosen is not None:
+        bar = bins[(bins["middle"] - chosen["x"]).abs() < bins["width"] / 2].iloc[0]
+        parts.show_pairs(between("margin", float(bar["low"]), float(bar["high"])))
 
 
 def between(column: str, low: float, high: float) -> str:

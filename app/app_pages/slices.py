@@ -41,8 +41,8 @@ def rates(shown: pd.DataFrame, overall: float | None) -> None:
     more = f", the highest {len(worst)} of {len(shown)}" if len(worst) < len(shown) else ""
     st.caption(f"Shrunk towards the whole, with 95% intervals{more}; on the right the labels. A click opens the pairs.")
     chosen = parts.clicked(slice_rates(worst, overall), "rates", f"Noise rates of {len(worst)} slices")
-    if chosen.points:
-        go_to(worst.iloc[int(chosen.points[0]["point_index"])])
+    if chosen is not None:
+        go_to(worst.iloc[int(chosen["point_index"])])
 
 
 def table(shown: pd.DataFrame) -> None:
@@ -64,7 +64,7 @@ def table(shown: pd.DataFrame) -> None:
 @st.fragment
 @parts.guarded
 def similar_texts() -> None:
-    """The map; a box, or a click, opens the pairs that lie there."""
+    """The map; a box opens the pairs that lie in it."""
     st.subheader("Map of similar texts", anchor=False)
     if not clusters:
         parts.empty(
@@ -76,22 +76,20 @@ def similar_texts() -> None:
     drawn = (
         f"{MAP_PAIRS:,} of {total:,} pairs, drawn at random" if len(placed) == MAP_PAIRS else f"{len(placed):,} pairs"
     )
-    st.caption(f"{drawn}. Near one another are pairs whose texts are similar. Drag a box, or click, to open pairs.")
+    st.caption(f"{drawn}. Near one another are pairs whose texts are similar. Drag a box to open the pairs in it.")
     by = st.segmented_control("Colour", _COLOURS, default=_COLOURS[0], required=True, key="colour", bind="query-params")
     figure = map_of(placed, dict(enumerate(clusters)), "kind" if by == _COLOURS[0] else "p_flip")
     figure.update_layout(dragmode="select")
     figure.update_annotations(bgcolor="rgba(130, 136, 143, 0.2)", selector={"name": "place"})
-    chosen = parts.clicked(figure, "map", f"Map of {drawn}, coloured by {by}")
-    for place in [*chosen.boxes, *({"x": [it["x"]] * 2, "y": [it["y"]] * 2} for it in chosen.points)][:1]:
-        parts.show_pairs(within(place["x"], place["y"]))
+    box = parts.boxed(figure, "map", f"Map of {drawn}, coloured by {by}")
+    if box is not None:
+        parts.show_pairs(within(box["x"], box["y"]))
 
 
 def within(x: list[float], y: list[float]) -> str:
     """A predicate for a place on the map, rounded as it is drawn."""
     limits = {"x": (min(x), max(x)), "y": (min(y), max(y))}
-    return " and ".join(
-        f"{axis} between {low - 1e-4:.4f} and {high + 1e-4:.4f}" for axis, (low, high) in limits.items()
-    )
+    return " and ".join(f"{axis} between {low:.4f} and {high:.4f}" for axis, (low, high) in limits.items())
 
 
 st.title("Slices")

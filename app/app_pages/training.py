@@ -138,8 +138,8 @@ def dynamics(training: Training) -> None:
     chosen = parts.clicked(
         charts.dynamics(pairs), "dynamics", f"Mean and spread of the margins of {len(pairs):,} pairs"
     )
-    if chosen.points:
-        parts.show_pair(str(chosen.points[0]["customdata"]))
+    if chosen is not None:
+        parts.show_pair(str(chosen["customdata"]))
 
 
 def compared() -> None:
