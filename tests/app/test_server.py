@@ -1,5 +1,6 @@
 """The server that `curate app` starts: who may talk to it, and what a browser asks of others."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -11,9 +12,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from curate.cli import app as typer_app
 from curate.cli_app import server_settings
-from curate.errors import ConfigError
+from curate.errors import ConfigError, RunError
+from curate.workspace import Workspace
 
 websockets = pytest.importorskip("websockets.sync.client", reason="websockets is not installed")
 
@@ -136,3 +140,52 @@ def test_all_networks_need_a_name():
 
 def test_one_address_is_its_own_name():
     assert hosts("10.0.0.7")[-1] == "10.0.0.7"
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What the command would have become: its words and the workspace of the pages."""
+    found = {}
+
+    def become(program, words, environment):
+        found.update(words=words, workspace=Workspace.from_environment(environment))
+
+    monkeypatch.setattr(os, "execvpe", become)
+    return found
+
+
+def app(*words):
+    return CliRunner().invoke(typer_app, ["app", *map(str, words)], catch_exceptions=True)
+
+
+def test_the_command_starts_the_pages(demo_run, tmp_path, started, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = app(demo_run, "--port", "8700", "--read-only")
+    assert done.exit_code == 0
+    assert not done.stderr
+    assert started["workspace"] == Workspace((str(demo_run.resolve()),), (str(tmp_path.resolve()),), True)
+    words = started["words"]
+    assert words[:5] == [sys.executable, "-P", "-m", "streamlit", "run"]
+    assert Path(words[5]) == ROOT / "app" / "main.py"
+    assert {"--server.port=8700", "--server.address=127.0.0.1", "--browser.gatherUsageStats=false"} <= set(words)
+
+
+def test_another_address_is_warned_of(demo_run, started):
+    done = app(demo_run, "--address", "10.0.0.7")
+    assert "serving on 10.0.0.7: whoever reaches this machine can read the data" in done.stderr
+    assert "--server.allowedHosts=10.0.0.7" in started["words"]
+
+
+def test_what_is_no_run_is_refused(tmp_path, started):
+    assert isinstance(app(tmp_path).exception, RunError)
+    assert isinstance(app("--root", tmp_path / "none").exception, ConfigError)
+    assert not started
+
+
+def test_without_the_extra_one_line_says_what_to_install(demo_run, started, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "streamlit" else find(name))
+    assert str(app(demo_run).exception) == "the dashboard needs Streamlit: pip install 'gamma-curate[app]'"
