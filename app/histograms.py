@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from app import filters, pairs_table, queries
+from app import filters, pairs_table, parts, queries
 from curate.browsing import Wanted
 from curate.brushing import brushable
 
@@ -32,7 +32,7 @@ def _histogram(wanted: Wanted, column: str, change: Callable[[str], None]) -> No
             change(filters.with_range(wanted.where, column, drawn))
 
     st.plotly_chart(
-        brushable(bins, name, limits),
+        parts.styled(brushable(bins, name, limits)),
         theme=None,
         key=key,
         alt=f"Histogram of {name}: {int(bins['pairs'].sum()):,} pairs, {int(bins['matching'].sum()):,} match",

@@ -59,7 +59,6 @@ class Tables:
     """Stands for a `RunView`: tables of a test's own."""
 
     path = "/runs/x"
-    manifest = {"stages": {}}  # noqa: RUF012
 
     def __init__(self, **tables):
         self._connection = duckdb.connect()
@@ -67,6 +66,7 @@ class Tables:
             self._connection.register(f"arrow_{name}", table)
             self._connection.execute(f"CREATE TABLE {name} AS FROM arrow_{name}")
         self._tables = tables
+        self.manifest = {"stages": {}}
 
     def has(self, table):
         return table in self._tables
