@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -80,7 +81,12 @@ def main() -> None:
     base = Run.open(arguments.run)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run"
-        multiply(base, folder, -(-arguments.pairs // base.count_pairs()))
+        making = (base, folder, -(-arguments.pairs // base.count_pairs()))
+        maker = multiprocessing.get_context("spawn").Process(
+            target=multiply, args=making
+        )  # its memory is not the pages'
+        maker.start()
+        maker.join()
         os.environ.update(Workspace.of([folder], [], read_only=True).variables())
         print(f"{Run.open(folder).count_pairs():,} pairs: seconds of each page, cold and again")
         for page in PAGES:

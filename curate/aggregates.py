@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from curate.columns import side_by_side
 from curate.gamma import GammaWeights, gamma_weights
 from curate.view import RunView
 
@@ -22,22 +23,17 @@ MAP_PAIRS = 5_000
 _TAIL = 0.002  # of the margins, on each side, goes into the outermost bin
 _POINTS = 2_048  # bins of margins for the solver
 
-_KINDS = """
-(SELECT row, margin, weight, {kind} AS kind FROM weights {join} WHERE margin IS NOT NULL)
-"""
-
 _BINNED = """
-SELECT greatest(least(floor(margin / $width), $last), $first)::BIGINT AS nth, kind, count(*) AS pairs
-FROM {margins} GROUP BY ALL ORDER BY ALL
+SELECT greatest(least(floor(weights.margin / $width), $last), $first)::BIGINT AS nth, {kind} AS kind, count(*) AS pairs
+FROM {tables} WHERE weights.margin IS NOT NULL GROUP BY ALL ORDER BY ALL
 """
 
 _LENGTHS = """
 SELECT kind, count(*) AS pairs, avg((longer > 0)::DOUBLE) AS chosen_longer,
-    avg((longer < 0)::DOUBLE) AS rejected_longer,
-    avg(longer) AS tokens
+    avg((longer < 0)::DOUBLE) AS rejected_longer, avg(longer) AS tokens
 FROM (
-    SELECT {kind} AS kind, chosen_tokens - rejected_tokens AS longer
-    FROM scores JOIN weights USING (row) {join} WHERE weight IS NOT NULL
+    SELECT {kind} AS kind, scores.chosen_tokens - scores.rejected_tokens AS longer
+    FROM {tables} WHERE weights.weight IS NOT NULL
 ) GROUP BY GROUPING SETS ((kind), ()) ORDER BY grouping(kind), kind
 """
 
@@ -65,7 +61,7 @@ def margin_bins(view: RunView, most: int = BINS) -> pd.DataFrame:
     width = nice_width((high - low) / most)
     first, last = math.floor(low / width), math.ceil(high / width) - 1
     last = max(last, first)
-    found = view.sql(_BINNED.format(margins=_margins(view)), width=width, first=first, last=last)
+    found = view.sql(_with_kinds(view, _BINNED, "weights"), width=width, first=first, last=last)
     nth = found["nth"].to_numpy(dtype=np.int64)
     low_E = np.where(nth == first, -np.inf, (nth * width).round(12))
     high_E = np.where(nth == last, np.inf, ((nth + 1) * width).round(12))
@@ -91,7 +87,7 @@ def length_bias(view: RunView) -> pd.DataFrame:
         RunError: the run is not weighed.
     """
     view.stage("weigh")
-    found = view.sql(_LENGTHS.format(**_kind_of(view)))
+    found = view.sql(_with_kinds(view, _LENGTHS, "weights", "scores"))
     return found if view.has("diagnosis") else found.tail(1).reset_index(drop=True)
 
 
@@ -152,11 +148,8 @@ def _limits(view: RunView) -> tuple[float, float]:
     return min(low, 0.0), max(high, 0.0)
 
 
-def _margins(view: RunView) -> str:
-    return _KINDS.format(**_kind_of(view))
-
-
-def _kind_of(view: RunView) -> dict[str, str]:
-    if not view.has("diagnosis"):
-        return {"kind": "NULL::VARCHAR", "join": ""}
-    return {"kind": "kind", "join": "JOIN diagnosis USING (row)"}
+def _with_kinds(view: RunView, query: str, *tables: str) -> str:
+    """A query over some tables, and over the diagnosis where there is one."""
+    diagnosed = view.has("diagnosis")
+    source = side_by_side(view, [*tables, "diagnosis"] if diagnosed else tables, {})
+    return query.format(kind="diagnosis.kind" if diagnosed else "NULL::VARCHAR", tables=source)
