@@ -26,7 +26,11 @@ EXCERPT = 280  # characters of each text in a list
 _MOST_GROUPS = 200
 _MOST_NEAR = 2_000  # pairs of one place on the map whose prompts are compared
 #: Whether something is decided about a pair.
-STATES = {"all": "TRUE", "undecided": "decided.row IS NULL", "decided": "decided.row IS NOT NULL"}
+STATES = {
+    "all": "TRUE",
+    "undecided": "row NOT IN (SELECT row FROM decisions)",
+    "decided": "row IN (SELECT row FROM decisions)",
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ class Browser:
             ConfigError: the predicate is at fault; it says at which column.
         """
         keyed, parameters = self._keyed(wanted, "row")
-        return int(self._sql(f"SELECT count(*) AS pairs FROM ({keyed})", **parameters)["pairs"][0])
+        query = f"SELECT count(*) AS pairs FROM ({keyed}) WHERE {self._state(wanted)}"
+        return int(self._sql(query, **parameters)["pairs"][0])
 
     def page(self, wanted: Wanted, start: int, pairs: int) -> pd.DataFrame:
         """So many pairs from a place in the order on.
@@ -110,10 +115,9 @@ class Browser:
             ConfigError: predicate or order is at fault.
         """
         keyed, parameters = self._keyed(wanted)
-        query = (
-            f"SELECT row FROM ({keyed}) ORDER BY {_sorting(wanted.order)}, row LIMIT {int(pairs)} OFFSET {int(start)}"
-        )
-        return self._listed(self._sql(query, **parameters)["row"].tolist())
+        found = f"SELECT row FROM ({keyed}) WHERE {self._state(wanted)}"
+        query = f"{found} ORDER BY {_sorting(wanted.order)}, row LIMIT $pairs OFFSET $start"
+        return self._listed(self._sql(query, pairs=pairs, start=start, **parameters)["row"].tolist())
 
     def following(self, wanted: Wanted, row: int) -> str | None:
         """Id of the pair that comes after the one at `row`, whether or not that one is among them; None at the end."""
@@ -170,7 +174,7 @@ class Browser:
         """
         keyed, parameters = self._keyed(wanted, column)
         values = "unnest(key)" if self.known()[column] is Kind.TEXTS else "key"
-        query = f"SELECT {values} AS value FROM ({keyed})"
+        query = f"SELECT {values} AS value FROM ({keyed}) WHERE {self._state(wanted)}"
         counted = f"SELECT value, count(*) AS pairs FROM ({query}) WHERE value IS NOT NULL GROUP BY value"
         return self._sql(f"{counted} ORDER BY pairs DESC, value LIMIT {_MOST_GROUPS}", **parameters)
 
@@ -184,8 +188,9 @@ class Browser:
         """
         compiler = Compiler(self._columns)
         number, truth = compiler.number(parse_number(column)), compiler.truth(wanted.predicate)
-        source = self._source(compiler, wanted)
-        values = f"SELECT {number} AS value, {truth} AND {STATES[wanted.state]} AS hit FROM {source}"
+        source = compiler.source(self._view)
+        inner = f"SELECT pairs.row, {number} AS value, {truth} AS hit FROM {source}"
+        values = f"SELECT value, hit AND {self._state(wanted)} AS hit FROM ({inner})"
         limits = "SELECT min(value) AS low, (max(value) - min(value)) / $most AS width FROM numbers"
         bin_of = "CASE WHEN width > 0 THEN least(floor((value - low) / width), $most - 1) ELSE 0 END"
         query = (
@@ -203,27 +208,21 @@ class Browser:
         return self._view.sql(query, **parameters)
 
     def _keyed(self, wanted: Wanted, by: str | None = None, also: str = "FALSE") -> tuple[str, dict[str, Any]]:
-        """SQL that gives `row`, `key` (what they are sorted by) and `hit` of the wanted pairs, and its parameters.
+        """SQL that gives `row` and `key` (what is sorted by) of the wanted pairs, in any state, and its parameters.
 
-        also: a condition; pairs that meet it are there too, whether or not they are wanted.
+        also: a condition; pairs that meet it are there too, and `hit` says which are wanted.
         """
         compiler = Compiler(self._columns)
         truth = compiler.truth(wanted.predicate)
         with located("sorted by"):
             key = compiler.value(parse_number(by or wanted.order.by))
-        source = self._source(compiler, wanted)
-        inner = (
-            f"SELECT pairs.row, {key} AS key, coalesce({truth}, FALSE) AND {STATES[wanted.state]} AS hit FROM {source}"
-        )
+        inner = f"SELECT pairs.row, {key} AS key, coalesce({truth}, FALSE) AS hit FROM {compiler.source(self._view)}"
         return f"SELECT * FROM ({inner}) WHERE hit OR {also}", compiler.parameters
 
-    def _source(self, compiler: Compiler, wanted: Wanted) -> str:
-        """What stands after FROM; the decisions only where they matter."""
-        source = compiler.source(self._view)
-        if wanted.state == "all":
-            return source
+    def _state(self, wanted: Wanted) -> str:
+        """The condition of the wanted state; for few pairs, so it comes after all others."""
         self._decisions.refresh()
-        return f"{source} LEFT JOIN decisions AS decided ON decided.row = pairs.row"
+        return STATES[wanted.state]
 
     def _beside(self, wanted: Wanted, row: int, *, forwards: bool) -> str | None:
         keyed, parameters = self._keyed(wanted, also="row = $beside")
@@ -238,7 +237,8 @@ class Browser:
             order = f"key {'ASC' if wanted.order.descending else 'DESC'} NULLS FIRST, row DESC"
         query = (
             f"WITH keyed AS MATERIALIZED ({keyed}), one AS (SELECT key AS here FROM keyed WHERE row = $beside), "
-            f"found AS (SELECT row FROM keyed, one WHERE hit AND (({nulls}) OR {others}) ORDER BY {order} LIMIT 1) "
+            f"behind AS (SELECT row, key FROM keyed, one WHERE hit AND (({nulls}) OR {others})), "
+            f"found AS (SELECT row FROM behind WHERE {self._state(wanted)} ORDER BY {order} LIMIT 1) "
             "SELECT pair_id FROM pairs WHERE row IN (FROM found)"
         )
         found = self._sql(query, beside=row, **parameters)["pair_id"]
