@@ -17,7 +17,7 @@ st.set_page_config("curate", _ICON, layout="wide")
 
 def choose_run() -> None:
     """Say which run is open, and let another be chosen."""
-    name, names = state.run_name(), list(state.workspace().found())
+    name, names = state.run_name(), list(state.runs())
     if name is None:
         return
     if len(names) > 1:

@@ -35,7 +35,10 @@ _PLOT = {"displayModeBar": False, "responsive": True}
 
 @dataclass(frozen=True)
 class Tile:
-    """A number, what it is, and the predicate of the pairs that it counts (None: it leads nowhere)."""
+    """A number, what it is, and the predicate of the pairs that it counts (None: it leads nowhere).
+
+    Label and note are Markdown: nothing of the data's, or of a file's, may stand in them.
+    """
 
     label: str
     value: str

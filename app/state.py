@@ -19,6 +19,7 @@ from curate.view import RunView
 from curate.workspace import Workspace, manifest_fingerprint
 
 _OPEN_RUNS = 4
+_FOUND_S = 5  # seconds that a list of runs is good for: looking for them reads folders
 _LAST_RUN, _WHO = "last_run", "who"
 
 
@@ -32,14 +33,21 @@ def read_only() -> bool:
     return workspace().read_only
 
 
+def runs() -> dict[str, Path]:
+    """Runs that can be opened, by name, as they were some seconds ago."""
+    return _found(workspace())
+
+
 def run_name() -> str | None:
     """The name of the run that the URL asks for, else of the last one in this session, else of the first.
 
     Raises:
         ConfigError: no run has the name that the URL asks for.
     """
-    found = workspace().found()
     asked = st.query_params.get("run")
+    if asked is not None and asked not in runs():
+        _found.clear()
+    found = runs()
     if asked is not None and asked not in found:
         raise ConfigError(f"no run is called {asked!r}; the page Runs lists those that can be opened")
     last = st.session_state.get(_LAST_RUN)
@@ -63,7 +71,7 @@ def run_path() -> Path:
     name = run_name()
     if name is None:
         raise ConfigError("no run is open: start an audit on the page Runs, or curate app with a run's folder")
-    return workspace().found()[name]
+    return runs()[name]
 
 
 def fingerprint() -> str:
@@ -96,6 +104,11 @@ def who() -> str:
 def ask_who() -> None:
     """Let the sidebar ask for a name."""
     st.text_input("Your name", key=_WHO, placeholder=this_user(), help="Decisions are noted under it.")
+
+
+@st.cache_data(ttl=_FOUND_S, show_spinner=False)
+def _found(within: Workspace) -> dict[str, Path]:
+    return within.found()
 
 
 @st.cache_resource

@@ -481,7 +481,7 @@ def arm_accuracies(results: pd.DataFrame, summary: pd.DataFrame) -> go.Figure:
         summary: as `curate.arms.summarise` gives it.
     """
     summary = summary.iloc[::-1]
-    names = {arm: arm.replace("_", " ") for arm in summary["arm"]}
+    names = {arm: label(arm.replace("_", " ")) for arm in summary["arm"]}
     figure = blank(110 + 36 * len(summary), hovermode="closest")
     figure.add_scatter(
         x=results["accuracy"],

@@ -48,7 +48,7 @@ def listed() -> None:
 @st.cache_data(max_entries=4, show_spinner="Comparing the runs …")
 def moved(before: str, after: str, key: str) -> Movement:
     """What changed from one run to the other."""
-    found = state.workspace().found()
+    found = state.runs()
     return movement(state.open_view(found[before]), state.open_view(found[after]))
 
 
@@ -98,7 +98,7 @@ def shown(before: str, after: str, found: Movement) -> None:
     st.caption("Pairs whose chance of a flip moved most:")
     with st.container(horizontal=True):
         for pair in found.furthest.itertuples():
-            label = f"{str(pair.pair_id)[:8]}: {pair.p_flip_was:.2f} → {pair.p_flip:.2f}"
+            label = f"row {pair.row:,}: {pair.p_flip_was:.2f} → {pair.p_flip:.2f}"
             st.page_link(parts.PAIR, label=label, query_params={"run": after, "id": str(pair.pair_id)})
 
 

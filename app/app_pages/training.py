@@ -80,14 +80,17 @@ def progress(training: Training) -> None:
     report, metrics = training.report(), training.metrics()
     settings = training.settings
     parts.plain(f"{settings['model']}, {settings['loss']}, β {settings['beta']:g}, treatment {settings['treat']}")
+    dropped = ""
     updates = int(metrics["step"].max()) if len(metrics) else 0
     tiles = [Tile("Updates", f"{updates:,}", "done" if report else "not finished: it runs, or was cut off")]
     if report:
         counts = dict(report["counts"])
         tiles += [Tile(name.capitalize(), f"{counts.pop(key):,}", "pairs") for name, key in _COUNTED if key in counts]
+        tiles.append(Tile("Left out", f"{sum(counts.values()):,}", "pairs"))
         dropped = "; ".join(f"{pairs:,} {reason}" for reason, pairs in counts.items())
-        tiles.append(Tile("Left out", f"{sum(counts.values()):,}", dropped or "none"))
     parts.tiles(tiles)
+    if dropped:
+        parts.plain(f"Left out: {dropped}")
     curves(metrics)
     if report and report.get("before") and report.get("after"):
         lines = [
