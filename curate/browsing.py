@@ -130,8 +130,9 @@ class Browser:
     def siblings(self, row: int, most: int = 20) -> pd.DataFrame:
         """Other pairs of the same prompt, as `page` has them."""
         near = self._same_place(row)
-        among = "TRUE" if near is None else f"row IN ({', '.join(map(str, near)) or 'NULL'})"
-        same = f"SELECT row FROM pairs WHERE {among} AND prompt = (SELECT prompt FROM pairs WHERE row = $row)"
+        source = "pairs" if near is None else self._view.pairs_among(near)
+        prompt = f"SELECT prompt FROM {self._view.pairs_among([row])}"
+        same = f"SELECT row FROM {source} WHERE prompt = ({prompt})"
         query = f"SELECT row FROM ({same}) WHERE row <> $row ORDER BY row LIMIT $most"
         return self._listed(self._sql(query, row=row, most=most)["row"].tolist())
 
@@ -247,7 +248,7 @@ class Browser:
     def _listed(self, rows: Sequence[int]) -> pd.DataFrame:
         """Pairs in the order of their rows in the list."""
         known, among = self._columns.known, f"WHERE row IN ({', '.join(map(str, rows)) or 'NULL'})"
-        joined = f"(FROM pairs {among}) AS pairs"
+        joined = self._view.pairs_among(rows)
         for table in filter(self._view.has, ("scores", "weights", "diagnosis")):
             joined += f" LEFT JOIN (FROM {table} {among}) AS {table} ON {table}.row = pairs.row"
         texts = [f"left({known[side].sql}, {EXCERPT}) AS {side}" for side in ("prompt", "chosen", "rejected")]

@@ -32,6 +32,10 @@ _STAGE_OF = {
     **dict.fromkeys(("signals", "findings", "diagnosis", "slices"), "diagnose"),
     "selftest": "selftest",
 }
+_PARTS = """
+SELECT file_name AS file, min(stats_min_value::BIGINT) AS low, max(stats_max_value::BIGINT) AS high
+FROM parquet_metadata($files) WHERE path_in_schema = 'row' GROUP BY file_name ORDER BY low
+"""
 LAYERS = ("middle", "last")
 _SIDES = ("chosen", "rejected")
 
@@ -52,6 +56,7 @@ class RunView:
         """
         self._run = Run.open(path)
         self._connection = _quiet(duckdb.connect())
+        self._parts: tuple[str, pd.DataFrame] | None = None  # when it was ingested, and which file holds which rows
         folder = glob.escape(str(self.path))
         files = {name: f"{folder}/{name}.parquet" for name in _STAGE_OF} | {"pairs": f"{folder}/pairs/*.parquet"}
         for name, file in files.items():
@@ -138,18 +143,30 @@ class RunView:
             raise RunError(f"{self.path}: {what} with {pair_id!r}")
         return self.pair_at(int(found["row"][0]))
 
+    def pairs_among(self, rows: Sequence[int]) -> str:
+        """The pairs at these rows, as it stands after FROM: no file is read but those that hold them."""
+        among = f"WHERE row IN ({', '.join(str(int(row)) for row in rows) or 'NULL'})"
+        ingested = self._run.require("ingest")["finished"]
+        if self._parts is None or self._parts[0] != ingested:
+            self._parts = ingested, self.sql(_PARTS, files=f"{glob.escape(str(self.path))}/pairs/*.parquet")
+        file_F, low_F, high_F = (self._parts[1][name].to_numpy() for name in ("file", "low", "high"))
+        row_R = np.asarray(rows, dtype=np.int64)
+        holds_F = ((low_F[:, None] <= row_R) & (row_R <= high_F[:, None])).any(axis=1)
+        files = ", ".join("'" + name.replace("'", "''") + "'" for name in map(glob.escape, file_F[holds_F]))
+        return f"(FROM read_parquet([{files}]) {among}) AS pairs" if files else f"(FROM pairs {among}) AS pairs"
+
     def pair_at(self, row: int) -> dict[str, Any]:
         """Everything that is known of the pair at a row.
 
         Raises:
             RunError: there is none.
         """
-        known, joined = set(self.columns("pairs")), "(FROM pairs WHERE row = $row) AS pairs"
+        known, joined = set(self.columns("pairs")), self.pairs_among([row])
         for name in filter(self.has, ("scores", "weights", "signals", "diagnosis")):
             new = ", ".join(["row", *(_quoted(it) for it in self.columns(name) if it not in known)])
-            joined += f" LEFT JOIN (SELECT {new} FROM {name} WHERE row = $row) USING (row)"
+            joined += f" LEFT JOIN (SELECT {new} FROM {name} WHERE row = {int(row)}) USING (row)"
             known.update(self.columns(name))
-        found = self.sql(f"SELECT * FROM {joined}", row=row)
+        found = self.sql(f"SELECT * FROM {joined}")
         if found.empty:
             raise RunError(f"{self.path}: no pair stands at row {row}")
         return {str(name): value for name, value in found.iloc[0].items()}
