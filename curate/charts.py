@@ -102,11 +102,12 @@ def label(text: object, longest: int = _LABEL) -> str:
     return html.escape(line if len(line) <= longest else line[: longest - 1].rstrip() + "…", quote=False)
 
 
-def _figure(height: int, **layout: object) -> go.Figure:
+def blank(height: int, **layout: object) -> go.Figure:
+    """An empty figure, so many pixels high, in the style of all."""
     return go.Figure(layout={"template": _TEMPLATE, "height": height, **layout})
 
 
-def _line(figure: go.Figure, at: float, axis: Literal["x", "y"], text: str = "", **line: object) -> None:
+def rule(figure: go.Figure, at: float, axis: Literal["x", "y"], text: str = "", **line: object) -> None:
     """A dotted line across the figure at a value of one axis, with its name above its right end or its top."""
     other = "y" if axis == "x" else "x"
     ends = {f"{axis}0": at, f"{axis}1": at, f"{axis}ref": axis, f"{other}0": 0, f"{other}1": 1, f"{other}ref": "paper"}
@@ -121,7 +122,7 @@ def kind_counts(kinds: Mapping[str, int]) -> go.Figure:
     """How many pairs are of each kind, as labelled bars from zero."""
     counts = np.array([int(kinds.get(kind, 0)) for kind in KINDS])
     total = max(int(counts.sum()), 1)
-    figure = _figure(44 * len(KINDS), showlegend=False, bargap=0.35)
+    figure = blank(44 * len(KINDS), showlegend=False, bargap=0.35)
     figure.add_bar(
         x=counts,
         y=list(KINDS),
@@ -145,7 +146,7 @@ def agreement(curve: AgreementCurve, rate: float | None = None) -> go.Figure:
         curve: the observed shares with their 95 % intervals, and the fitted ones.
         rate: the noise rate, in [0, 0.5]; 1 − rate is where the fitted curve levels off.
     """
-    figure = _figure(360, hovermode="closest")
+    figure = blank(360, hovermode="closest")
     figure.add_scatter(
         x=curve.magnitude_G, y=curve.fit_G, mode="lines", name="fitted", line={"color": NEUTRAL, "width": 2}
     )
@@ -170,9 +171,9 @@ def agreement(curve: AgreementCurve, rate: float | None = None) -> go.Figure:
     lowest = min(0.4, float(np.min(curve.low_G, initial=0.4)) - 0.02)
     figure.update_xaxes(title_text="|evidence| (fused margin)", rangemode="tozero")
     figure.update_yaxes(title_text="labels that agree", tickformat=".0%", range=[lowest, 1.02])
-    _line(figure, 0.5, "y", "a coin")
+    rule(figure, 0.5, "y", "a coin")
     if rate is not None:
-        _line(figure, 1 - rate, "y", "1 − noise rate", color=KIND_COLOURS["flipped"])
+        rule(figure, 1 - rate, "y", "1 − noise rate", color=KIND_COLOURS["flipped"])
         figure.layout.annotations[-1].update(x=0, xanchor="left", xshift=4)  # where no points are
     return figure
 
@@ -207,7 +208,7 @@ def evidence_histogram(diagnosis: pd.DataFrame) -> go.Figure:
         diagnosis: columns `evidence` and `kind`; N rows.
     """
     edges, counts = evidence_bins(diagnosis["evidence"].to_numpy(dtype=np.float64, na_value=np.nan), diagnosis["kind"])
-    figure = _figure(340, barmode="stack", bargap=0.04, legend_traceorder="normal")
+    figure = blank(340, barmode="stack", bargap=0.04, legend_traceorder="normal")
     spans = np.stack([edges[:-1], edges[1:]], axis=1)
     for kind, count in zip(KINDS, counts, strict=True):
         if count.any():
@@ -221,7 +222,7 @@ def evidence_histogram(diagnosis: pd.DataFrame) -> go.Figure:
             )
     figure.update_xaxes(title_text="evidence that chosen is better (log-odds)")
     figure.update_yaxes(title_text="pairs", rangemode="tozero", tickformat=",~d")
-    _line(figure, 0.0, "x")
+    rule(figure, 0.0, "x")
     return figure
 
 
@@ -251,7 +252,7 @@ def slice_rates(worst: pd.DataFrame, overall: float | None = None) -> go.Figure:
         overall: the rate of the whole, in [0, 1]; drawn as a line.
     """
     rows, ticks = _slice_rows(worst)
-    figure = _figure(_ROW * len(ticks) + 60, showlegend=False)
+    figure = blank(_ROW * len(ticks) + 60, showlegend=False)
     above = worst["low"] > (np.inf if overall is None else overall)
     figure.add_scatter(
         x=worst["rate"],
@@ -282,7 +283,7 @@ def slice_rates(worst: pd.DataFrame, overall: float | None = None) -> go.Figure:
     highest = float(worst[["rate", "high"]].to_numpy().max())
     figure.update_xaxes(tickformat=".0%", range=[0, highest * 1.04 or 1], title_text="noise rate")
     if overall is not None:
-        _line(figure, overall, "x", f"all: {overall:.1%}", color=NEUTRAL)
+        rule(figure, overall, "x", f"all: {overall:.1%}", color=NEUTRAL)
         figure.update_layout(margin_t=28)
     return figure
 
@@ -315,7 +316,7 @@ def text_map(
     placed = diagnosis[diagnosis["x"].notna() & diagnosis["y"].notna()]
     shown = placed if len(placed) <= limit else placed.sample(limit, random_state=0)
     names = {int(number): label(name) for number, name in cluster_names.items()}
-    figure = _figure(560, hovermode="closest", dragmode="zoom")
+    figure = blank(560, hovermode="closest", dragmode="zoom")
     if colour == "kind":
         for kind in KINDS:
             _add_points(figure, shown[shown["kind"] == kind], names, kind)
@@ -393,7 +394,7 @@ def selftest_scores(
     shown = known[known["folds"].isin([folds, _UNFITTED])]
     signals = ranked_signals(known, baselines)
     rates = sorted(known["rate"].unique())
-    figure = _figure(max(_ROW, 13 * len(rates)) * len(signals) + 90, hovermode="closest")
+    figure = blank(max(_ROW, 13 * len(rates)) * len(signals) + 90, hovermode="closest")
     for position, rate in enumerate(rates):
         part = shown[shown["rate"] == rate]
         lift = (position - (len(rates) - 1) / 2) * 0.6 / len(rates)
@@ -406,10 +407,10 @@ def selftest_scores(
     figure.update_xaxes(**_score_axis(known, metric))
     figure.update_layout(legend_title_text="planted", legend_title_side="left", showlegend=True)
     if (both := sum(name in baselines for name in signals)) and both < len(signals):
-        _line(figure, both - 0.5, "y", color=GRID, dash="solid")
+        rule(figure, both - 0.5, "y", color=GRID, dash="solid")
     _add_chance(figure, metric, rates)
     if metric == "auroc" and (best := ceiling(selftest)) is not None:
-        _line(figure, best, "x", "ceiling", color=KIND_COLOURS["flipped"])
+        rule(figure, best, "x", "ceiling", color=KIND_COLOURS["flipped"])
         figure.update_layout(legend_y=1.08)
     return figure
 
@@ -437,10 +438,10 @@ def _score_axis(known: pd.DataFrame, metric: str) -> dict[str, object]:
 def _add_chance(figure: go.Figure, metric: str, rates: Sequence[float]) -> None:
     """What a random order scores: a coin's AUROC; as average precision, the planted rate itself. No gain is zero."""
     if metric == "auroc" or metric in _GAINS:
-        _line(figure, 0.5 if metric == "auroc" else 0.0, "x")
+        rule(figure, 0.5 if metric == "auroc" else 0.0, "x")
     elif metric == "average_precision":
         for position, rate in enumerate(rates):
-            _line(figure, rate, "x", color=_STEPS[position % len(_STEPS)])
+            rule(figure, rate, "x", color=_STEPS[position % len(_STEPS)])
 
 
 def ranked_signals(selftest: pd.DataFrame, baselines: Sequence[str] = BASELINES) -> list[str]:
@@ -470,3 +471,38 @@ def _add_scores(figure: go.Figure, part: pd.DataFrame, rows: Sequence[float], ra
         customdata=np.stack([low, high], axis=1),
         hovertemplate="%{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})<extra>" + f"{rate:.0%} planted</extra>",
     )
+
+
+def arm_accuracies(results: pd.DataFrame, summary: pd.DataFrame) -> go.Figure:
+    """Accuracy on the held-out pairs, a row an arm: each seed, their mean and its 95 % interval.
+
+    Args:
+        results: columns `arm` and `accuracy`, a row each seed and arm.
+        summary: as `curate.arms.by_arm` gives it.
+    """
+    summary = summary.iloc[::-1]
+    names = {arm: label(arm.replace("_", " ")) for arm in summary["arm"]}
+    figure = blank(110 + 36 * len(summary), hovermode="closest")
+    figure.add_scatter(
+        x=results["accuracy"],
+        y=results["arm"].map(names),
+        mode="markers",
+        name="a seed",
+        marker={"size": 6, "color": NEUTRAL, "opacity": 0.6},
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=summary["accuracy"],
+        y=summary["arm"].map(names),
+        mode="markers",
+        name="mean, 95% interval",
+        marker={"size": 10, "color": ACCENT},
+        error_x={"type": "data", "array": summary["high"] - summary["accuracy"], "color": ACCENT, "thickness": 1.5},
+        hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+    )
+    for arm in ("raw", "oracle_drop"):
+        for at in summary.loc[summary["arm"] == arm, "accuracy"]:
+            rule(figure, float(at), "x")
+    figure.update_yaxes(categoryorder="array", categoryarray=list(names.values()), showgrid=False)
+    figure.update_xaxes(title_text="accuracy on held-out pairs", tickformat=".0%")
+    return figure

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from curate import cli_curation, cli_export, cli_training
+from curate import cli_app, cli_curation, cli_export, cli_heat, cli_training
 from curate.config import (
     DEFAULT_MODEL,
     PAIRINGS,
@@ -399,6 +399,8 @@ def doctor(as_json: Json = False) -> None:
         typer.echo(f"{name:16} {finding}")
 
 
+app.command("app")(cli_app.open_app)
+app.command()(cli_heat.heat)
 for deciding in (cli_curation.decide, cli_curation.plans):
     app.command()(deciding)
 app.command()(cli_export.export)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from curate.errors import ConfigError
 from curate.expressions import Column, Kind, quoted_name
 from curate.schema import DIAGNOSIS, SCORES, WEIGHTS
+from curate.store import fingerprint
 from curate.view import RunView
 
 TABLES = ("pairs", "scores", "weights", "signals", "diagnosis")
@@ -24,6 +26,7 @@ NEEDS = {
 #: Tables that may be missing: which command makes them, and columns that they always have.
 _MADE_BY = {"scores": ("score", SCORES), "weights": ("weigh", WEIGHTS), "diagnosis": ("diagnose", DIAGNOSIS)}
 _INTEGERS = {f"{sign}{size}" for sign in ("", "U") for size in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")}
+_ORDERED: WeakKeyDictionary[RunView, dict[tuple[str, str], bool]] = WeakKeyDictionary()
 _KINDS = {"VARCHAR": Kind.TEXT, "BOOLEAN": Kind.TRUTH, "VARCHAR[]": Kind.TEXTS}
 
 
@@ -54,6 +57,8 @@ DERIVED = {
     "votes_for": _votes(">"),
     "votes_against": _votes("<"),
     "votes_tied": _votes("="),
+    "turns": Source("pairs", "len(list_filter(pairs.prompt, lambda turn: turn.role = 'user'))::DOUBLE", Kind.NUMBER),
+    "annotators": Source("pairs", "list_transform(pairs.votes, lambda one: one.annotator)", Kind.TEXTS),
 }
 
 
@@ -133,7 +138,15 @@ def side_by_side(view: RunView, tables: Iterable[str], ranks: Mapping[str, str])
 
 
 def _in_order(view: RunView, sql: str, others: Iterable[str]) -> bool:
-    """Whether the pairs' rows ascend, and the same rows stand beside them."""
+    """Whether the pairs' rows ascend, and the same rows stand beside them; looked up once for tables as they are."""
+    known = _ORDERED.setdefault(view, {})
+    key = (sql, fingerprint(view.manifest["stages"]))
+    if key not in known:
+        known[key] = _is_in_order(view, sql, others)
+    return known[key]
+
+
+def _is_in_order(view: RunView, sql: str, others: Iterable[str]) -> bool:
     moved = " OR ".join(["before > current", *(f"{table} IS DISTINCT FROM current" for table in others)])
     rows = ", ".join(['pairs."row" AS current', *(f'{table}."row" AS {table}' for table in others)])
     numbered = f"SELECT {rows}, lag(current) OVER () AS before FROM {sql}"

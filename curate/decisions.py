@@ -114,6 +114,13 @@ class Decisions:
         rows: list[int] = self._frame("SELECT row FROM singles ORDER BY row")["row"].tolist()
         return rows
 
+    def rows(self, pair_id: str) -> list[int]:
+        """Where the pairs of this id stand: one, or more where they are the same word for word; none is no error."""
+        found = self._frame(
+            "SELECT row FROM keys WHERE pair = try_cast($pair_id AS UUID) ORDER BY row", pair_id=pair_id
+        )
+        return [int(row) for row in found["row"]]
+
     def history(self, pair_id: str) -> pd.DataFrame:
         """All that was decided about a pair, the oldest first, and whether it stands or was taken back."""
         query = "SELECT * FROM read_parquet($file) WHERE pair_id = $pair_id ORDER BY copy"

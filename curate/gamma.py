@@ -51,21 +51,30 @@ class GammaWeights(Generic[Array]):
     residual: float
 
 
-def gamma_weights(margin_N: NDArray[Any], *, gamma0: float, tau: float) -> GammaWeights[NDArray[np.float64]]:
+def gamma_weights(
+    margin_N: NDArray[Any], *, gamma0: float, tau: float, count_N: NDArray[Any] | None = None
+) -> GammaWeights[NDArray[np.float64]]:
     """Exact γ-PO target margins and weights of a population of pairs.
 
     Args:
         margin_N: h_i, implicit reward margins, shape (N,), finite; positive where the model agrees with the label.
         gamma0: γ0 = ratio·β > 0, the mean target margin, in the margin's unit.
         tau: τ > 0, the strength of the pull towards equal weights.
+        count_N: how many pairs have each margin, shape (N,), positive; None: one each. The weights' mean is over pairs.
 
     Raises:
         ConfigError: gamma0 or tau is not positive and finite.
-        ValueError: margin_N is empty, not one-dimensional or not finite.
+        ValueError: margin_N is empty, not one-dimensional or not finite, or count_N does not fit it.
     """
     margin = np.asarray(margin_N, dtype=np.float64)
     _check(gamma0, tau, margin.ndim, margin.size, int(np.count_nonzero(~np.isfinite(margin))))
-    return _solve(margin, gamma0, tau, np, expit)
+    if count_N is None:
+        return _solve(margin, gamma0, tau, np, expit)
+    count = np.asarray(count_N, dtype=np.float64)
+    if count.shape != margin.shape or not (np.isfinite(count) & (count > 0)).all():
+        raise ValueError("counts must be positive and finite, and as many as there are margins")
+    share_N = count / count.sum()
+    return _solve(margin, gamma0, tau, np, expit, lambda value_N: float(share_N @ value_N))
 
 
 def gamma_weights_torch(margin_N: torch.Tensor, *, gamma0: float, tau: float) -> GammaWeights[torch.Tensor]:
@@ -90,22 +99,33 @@ def _check(gamma0: float, tau: float, dimensions: int, size: int, not_finite: in
         raise ValueError(f"{not_finite} of {size} margins are not finite")
 
 
-def _solve(h: Any, gamma0: float, tau: float, xp: Any, sigmoid: Callable[[Any], Any]) -> GammaWeights[Any]:
-    """Find λ by Newton on log mean(w(λ)), kept inside a bracket; `xp` is NumPy or torch.
+def _plain_mean(values: Any) -> float:
+    return float(values.mean())
+
+
+def _solve(
+    h: Any,
+    gamma0: float,
+    tau: float,
+    xp: Any,
+    sigmoid: Callable[[Any], Any],
+    average: Callable[[Any], float] = _plain_mean,
+) -> GammaWeights[Any]:
+    """Find λ by Newton on log mean(w(λ)), kept inside a bracket; `xp` is NumPy or torch, `average` that over pairs.
 
     With u = 0 the left side γ0·σ(γ0·w − h) + τ·u is γ0·σ(γ0 − h), so its least and largest value bracket λ.
     """
     at_one = gamma0 * sigmoid(gamma0 - h)
     low, high = float(at_one.min()), float(at_one.max())
-    lam = float(at_one.mean())
+    lam = average(at_one)
     u = (lam - at_one) / (tau + gamma0 * at_one * (1 - at_one / gamma0))
     for _ in range(_MAX_STEPS):
         u, w, slope = _log_weights(lam, u, h, gamma0, tau, xp, sigmoid)
-        mean = float(w.mean())
+        mean = average(w)
         if abs(mean - 1.0) <= _TOLERANCE * max(1.0, gamma0 / tau):
             break
         low, high = (lam, high) if mean < 1.0 else (low, lam)
-        growth = float((w / slope).mean()) / mean  # d log mean(w) / dλ
+        growth = average(w / slope) / mean  # d log mean(w) / dλ
         target = lam - math.log(mean) / growth
         step = (target if low < target < high else (low + high) / 2) - lam
         u, lam = u + step / slope, lam + step

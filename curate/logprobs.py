@@ -91,6 +91,18 @@ class Scorer:
         alone = [Group(group.prompt, (completion,)) for completion in group.completions]
         return np.concatenate([self._guarded(self._padded, [one]).logp_C for one in alone])
 
+    @torch.inference_mode()
+    def by_token(self, prompt: Ids, completion: Ids) -> NDArray[np.float64]:
+        """log π of each token of a completion, nats, shape (T,), by the model's own forward pass."""
+        if not completion:
+            return np.zeros(0)
+        ids_1T = torch.tensor([prompt + completion], device=self.device.name)
+        with self._autocast():
+            output = self.model(input_ids=ids_1T, use_cache=False, logits_to_keep=len(completion) + 1)
+        logp_T = token_log_probs(output.logits[0, :-1].float(), ids_1T[0, len(prompt) :])
+        values_T: NDArray[np.float64] = logp_T.double().cpu().numpy()
+        return values_T
+
     def _run(self, batch: list[Group]) -> Scored:
         """Score a batch; where it does not fit into the device's memory, in halves."""
         try:

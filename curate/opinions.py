@@ -30,7 +30,7 @@ _SOURCE = {
 }
 #: The one way in which `kind` is an opinion.
 _FLIPPED = Compare("=", Column("kind"), Text("flipped"))
-_NO_OPINION = {"length", "token_difference", *PAIRS.names, *SCORES.names, *DIAGNOSIS.names}
+_NO_OPINION = {"length", "token_difference", "annotators", "turns", *PAIRS.names, *SCORES.names, *DIAGNOSIS.names}
 
 
 def source_of(name: str) -> str | None:

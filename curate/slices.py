@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,12 +13,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from curate.expressions import Column, Compare, Has, Text
 from curate.rates import Codes, Floats, GroupRates, annotator_rates, group_rates
 from curate.schema import KINDS, SLICES
 from curate.view import RunView
 
 _LENGTHS = (50, 100, 200, 400, 800)  # tokens, edges of the bins
 _MOST_TURNS = 5
+_UNNAMED = "unnamed"  # annotator
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def read_votes(view: RunView) -> Votes:
            FROM (SELECT row_number() OVER (ORDER BY row) - 1 AS position, unnest(votes) AS ballot, tie FROM pairs)
            WHERE ballot.vote <> 0 AND NOT tie ORDER BY position"""
     )
-    code_V, names = pd.factorize(frame["annotator"].fillna("unnamed"), sort=True)
+    code_V, names = pd.factorize(frame["annotator"].fillna(_UNNAMED), sort=True)
     return Votes(
         frame["position"].to_numpy(dtype=np.int64),
         code_V.astype(np.int64),
@@ -84,6 +87,31 @@ def make_slices(
             )
         )
     return pa.Table.from_pandas(pd.concat(tables, ignore_index=True), schema=SLICES, preserve_index=False)
+
+
+def slice_predicate(by: str, value: str, clusters: Sequence[str]) -> str | None:
+    """The pairs of a slice as a predicate of the rule language; None where the language cannot say it.
+
+    Args:
+        by, value: a line of the table. clusters: names of all clusters, as the diagnosis has them.
+    """
+    match by:
+        case "source":
+            return str(Compare("=", Column("source"), Text(value)))
+        case "annotator":
+            return None if value == _UNNAMED else str(Has(Text(value), Column("annotators")))
+        case "cluster":
+            return f"cluster = {list(clusters).index(value)}"
+        case "length":
+            edges = [-math.inf, *_LENGTHS, math.inf]
+            at = _length_names().index(value)
+            limits = {">=": edges[at], "<": edges[at + 1]}
+            tokens = "(chosen_tokens + rejected_tokens) / 2"
+            return " and ".join(f"{tokens} {sign} {edge}" for sign, edge in limits.items() if math.isfinite(edge))
+        case "turns":
+            turns = value.split()[0]
+            return f"turns {'>=' if turns == str(_MOST_TURNS) else '='} {turns}"
+    return None
 
 
 def _ways(

@@ -49,9 +49,9 @@ def judge_run(view: RunView) -> Summary:
         "length_share": diagnosed["length_share"],
         "kinds": diagnosed["kinds"],
         "checks": checks_found(diagnosed["checks"]),
-        "slices": _worst_slices(view),
+        "slices": worst_slices(view),
         "suspects": suspects(view, SUSPECTS),
-        "selftest": _selftest(view) if view.has("selftest") else None,
+        "selftest": promised(view) if view.has("selftest") else None,
         "signals": diagnosed["signals"],
     }
 
@@ -95,7 +95,7 @@ def suspects(view: RunView, most: int) -> list[Summary]:
     return [{**record, "reasons": texts} for record, texts in zip(plain_records(found), reasons, strict=True)]
 
 
-def _worst_slices(view: RunView) -> list[Summary]:
+def worst_slices(view: RunView) -> list[Summary]:
     """Slices whose rates are most surely high, beside the mean of their kind; one that holds all pairs says nothing."""
     found = view.sql(
         f"""SELECT *, low > sum(rate * pairs) OVER kind / sum(pairs) OVER kind AS clearly_above
@@ -106,7 +106,7 @@ def _worst_slices(view: RunView) -> list[Summary]:
     return plain_records(found)
 
 
-def _selftest(view: RunView) -> Summary:
+def promised(view: RunView) -> Summary:
     """The promise, and the numbers behind it: the fused signal beside length alone and what length leaves of it."""
     rows = plain_records(view.table("selftest"))
     metrics = (

@@ -33,6 +33,10 @@ _STAGE_OF = {
     **dict.fromkeys(("signals", "findings", "diagnosis", "slices"), "diagnose"),
     "selftest": "selftest",
 }
+_PARTS = """
+SELECT file_name AS file, min(stats_min_value::BIGINT) AS low, max(stats_max_value::BIGINT) AS high
+FROM parquet_metadata($files) WHERE path_in_schema = 'row' GROUP BY file_name ORDER BY low
+"""
 LAYERS = ("middle", "last")
 _SIDES = ("chosen", "rejected")
 
@@ -53,6 +57,7 @@ class RunView:
         """
         self._run = Run.open(path)
         self._connection = _quiet(duckdb.connect())
+        self._parts: tuple[str, pd.DataFrame] | None = None  # when it was ingested, and which file holds which rows
         folder = glob.escape(str(self.path))
         files = {name: f"{folder}/{name}.parquet" for name in _STAGE_OF} | {"pairs": f"{folder}/pairs/*.parquet"}
         for name, file in files.items():
@@ -132,27 +137,50 @@ class RunView:
         Raises:
             RunError: no pair, or more than one, has this id.
         """
-        known, joined = set(self.columns("pairs")), "pairs"
-        for name in filter(self.has, ("scores", "weights", "signals", "diagnosis")):
-            new = ", ".join(["pair_id", "row", *(_quoted(it) for it in self.columns(name) if it not in known)])
-            joined += f" LEFT JOIN (SELECT {new} FROM {name}) USING (pair_id, row)"
-            known.update(self.columns(name))
-        found = self.sql(f"SELECT * FROM {joined} WHERE starts_with(pair_id, $id) ORDER BY row", id=pair_id)
+        found = self.sql("SELECT row, pair_id FROM pairs WHERE starts_with(pair_id, $id) ORDER BY row", id=pair_id)
         ids = found["pair_id"].unique()
         if len(ids) != 1:
             what = f"{len(ids)} pairs have ids that start" if len(ids) else "no pair has an id that starts"
             raise RunError(f"{self.path}: {what} with {pair_id!r}")
+        return self.pair_at(int(found["row"][0]))
+
+    def pairs_among(self, rows: Sequence[int]) -> str:
+        """The pairs at these rows, as it stands after FROM: no file is read but those that hold them."""
+        among = f"WHERE row IN ({', '.join(str(int(row)) for row in rows) or 'NULL'})"
+        ingested = self._run.require("ingest")["finished"]
+        if self._parts is None or self._parts[0] != ingested:
+            self._parts = ingested, self.sql(_PARTS, files=f"{glob.escape(str(self.path))}/pairs/*.parquet")
+        file_F, low_F, high_F = (self._parts[1][name].to_numpy() for name in ("file", "low", "high"))
+        row_R = np.asarray(rows, dtype=np.int64)
+        holds_F = ((low_F[:, None] <= row_R) & (row_R <= high_F[:, None])).any(axis=1)
+        files = ", ".join("'" + name.replace("'", "''") + "'" for name in map(glob.escape, file_F[holds_F]))
+        return f"(FROM read_parquet([{files}]) {among}) AS pairs" if files else f"(FROM pairs {among}) AS pairs"
+
+    def pair_at(self, row: int) -> dict[str, Any]:
+        """Everything that is known of the pair at a row.
+
+        Raises:
+            RunError: there is none.
+        """
+        known, joined = set(self.columns("pairs")), self.pairs_among([row])
+        for name in filter(self.has, ("scores", "weights", "signals", "diagnosis")):
+            new = ", ".join(["row", *(_quoted(it) for it in self.columns(name) if it not in known)])
+            joined += f" LEFT JOIN (SELECT {new} FROM {name} WHERE row = {int(row)}) USING (row)"
+            known.update(self.columns(name))
+        found = self.sql(f"SELECT * FROM {joined}")
+        if found.empty:
+            raise RunError(f"{self.path}: no pair stands at row {row}")
         return {str(name): value for name, value in found.iloc[0].items()}
 
     def sql(self, query: str, **parameters: Any) -> pd.DataFrame:
-        """The result of a DuckDB query over the tables; `$name` in it stands for a parameter."""
-        with self._damage_named():
-            return self._connection.execute(query, parameters or None).df()
+        """The result of a DuckDB query over the tables; `$name` in it stands for a parameter. Threads may share it."""
+        with self._damage_named(), self.cursor() as cursor:
+            return cursor.execute(query, parameters or None).df()
 
     def arrow(self, query: str, **parameters: Any) -> pa.Table:
         """The same as an Arrow table, which holds many pairs' texts and lists in far less memory."""
-        with self._damage_named():
-            return self._connection.sql(query, params=parameters).to_arrow_table()
+        with self._damage_named(), self.cursor() as cursor:
+            return cursor.sql(query, params=parameters).to_arrow_table()
 
     @contextmanager
     def _damage_named(self) -> Iterator[None]:

@@ -62,7 +62,8 @@ class PairTrainer(transformers.Trainer):
         # γ that drifts with the batches would make losses of different evaluations incomparable
         drifts = isinstance(targets, OnlineMargins)
         self.judging: TargetMargins = ConstantMargin(self.settings.gamma0) if drifts else targets
-        self._seen: list[Tensor] = []
+        self._seen: list[Tensor] = []  # margins since the last line of the log
+        self._asked: list[Tensor] = []  # their target margins
         super().__init__(model, arguments, train_dataset=pairs, eval_dataset=held_out, **others)
 
     # --- what is trained on ---
@@ -118,6 +119,8 @@ class PairTrainer(transformers.Trainer):
         columns = inputs["columns"]
         targets = self.targets if model.training else self.judging
         target = targets(margin_B.detach(), columns, training=model.training)
+        if model.training:
+            self._asked.append(target.target_margin_B.detach()[inputs["real"]])
         weight_B = columns["weight"] if target.weight_B is None else columns["weight"] * target.weight_B
         loss_B = self.loss_function(
             target.scale * margin_B,
@@ -157,11 +160,14 @@ class PairTrainer(transformers.Trainer):
     # --- what is said ---
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the margins of the pairs that were trained on since the last line."""
+        """Add margins and target margins of the pairs that were trained on since the last line."""
         if "loss" in logs and self._seen:
             margin_N, _ = gather_pairs(torch.cat(self._seen))
+            target_N, _ = gather_pairs(torch.cat(self._asked))
             self._seen.clear()
+            self._asked.clear()
             logs |= {"margin": float(margin_N.mean()), "accuracy": accuracy(margin_N.numpy())}
+            logs |= {"target_margin": float(target_N.mean()), "target_margin_sd": float(target_N.std(correction=0))}
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: Any) -> int:

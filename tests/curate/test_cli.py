@@ -29,7 +29,7 @@ from curate.view import RunView
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "data" / "demo.jsonl"
 COMMANDS = ["audit", "ingest", "score", "weigh", "diagnose", "selftest", "report", "show", "formats", "doctor"]
-COMMANDS += ["decide", "plans", "export", "train", "crossfit", "compare", "generate"]
+COMMANDS += ["app", "heat", "decide", "plans", "export", "train", "crossfit", "compare", "generate"]
 HEAVY = {"torch", "transformers", "numpy", "pandas", "pyarrow", "duckdb", "scipy", "fsspec"}
 
 

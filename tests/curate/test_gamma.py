@@ -327,3 +327,23 @@ def test_the_input_is_left_alone():
     gamma_weights(h, gamma0=2.0, tau=1.0)
     gamma_weights_torch(tensor, gamma0=2.0, tau=1.0)
     assert h.tolist() == tensor.tolist() == [1.0, -1.0, 3.0]
+
+
+# --- margins that stand for several pairs ---
+
+
+@quick
+@given(h=st.lists(st.tuples(st.floats(-50, 50), st.integers(1, 5)), min_size=1, max_size=20), gamma0=gamma0s, tau=taus)
+def test_counts_equal_copies(h, gamma0, tau):
+    margin_N, count_N = (np.array(column, dtype=float) for column in zip(*h, strict=True))
+    copied = gamma_weights(np.repeat(margin_N, count_N.astype(int)), gamma0=gamma0, tau=tau)
+    counted = gamma_weights(margin_N, gamma0=gamma0, tau=tau, count_N=count_N)
+    assert counted.residual < 1e-9
+    assert np.repeat(counted.weight, count_N.astype(int)) == pytest.approx(copied.weight, rel=1e-8)
+    assert count_N @ counted.weight == pytest.approx(count_N.sum())
+
+
+@pytest.mark.parametrize("count_N", [[1.0], [1.0, 0.0], [1.0, -2.0], [1.0, math.nan], [[1.0, 1.0]]])
+def test_counts_must_fit(count_N):
+    with pytest.raises(ValueError, match="counts"):
+        gamma_weights(np.array([0.0, 1.0]), gamma0=1.0, tau=1.0, count_N=np.array(count_N))

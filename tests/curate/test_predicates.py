@@ -66,6 +66,7 @@ class Tables:
             self._connection.register(f"arrow_{name}", table)
             self._connection.execute(f"CREATE TABLE {name} AS FROM arrow_{name}")
         self._tables = tables
+        self.manifest = {"stages": {}}
 
     def has(self, table):
         return table in self._tables
@@ -318,7 +319,7 @@ def view():
         ("judgge < 1", "column 1: no column 'judgge': did you mean judge?"),
         ("Judge < 1", "column 1: no column 'Judge': did you mean judge?"),
         ("`naive 猫` < 1", "column 1: no column 'naive 猫': did you mean `naïve 猫`?"),
-        ("xyzxyz < 1", "column 1: no column 'xyzxyz': there are `a \"b\" ``c```, checks, chosen, judge"),
+        ("xyzxyz < 1", "column 1: no column 'xyzxyz': there are `a \"b\" ``c```, annotators, checks, chosen, judge"),
         ("1 < p_flip", "column 5: no column 'p_flip'; run curate diagnose /runs/x first"),
         ("margin < 1", "column 1: no column 'margin'; run curate weigh /runs/x first"),
         ("ifd < 1", "column 1: no column 'ifd': it needs scores with --unconditional"),
@@ -367,6 +368,8 @@ def test_errors_name_the_column_and_the_place(view, text, message):
         ("contains(prompt, 'TWO')", [False, False, None]),
         ("starts_with(lower(source), 'w') and length(source) = 3", [True, None, False]),
         ("votes_for = 1 and votes_against = 1 and votes_tied = 0", [True, False, None]),
+        ("turns = 2", [True, False, None]),
+        ("'x' in annotators", [True, False, None]),
         ('`a "b" ``c``` + `select` + `naïve 猫` + `x; --` = 4', [True, None, False]),
         ("row >= 1 and pair_id != 'b'", [False, False, True]),
     ],

@@ -170,19 +170,20 @@ class Plain:
 
 
 def plainly_trained(plain, rows, loss, *, batch, epochs, rate):
-    """Losses and mean margins of every update, and the model's weights at last."""
+    """Losses, mean margins and mean target margins of every update, and the model's weights at last."""
     beta, gamma0 = 10.0, 4.0
     with torch.no_grad():
         reference = plain.log_probs(rows)[0] if loss == "gamma_dpo" else torch.zeros(len(rows), 2)
     mean_weight = sum(row["weight"] for row in rows) / len(rows)
     optimizer = torch.optim.SGD(plain.model.parameters(), lr=rate)
-    losses, margins = [], []
+    losses, margins, targets = [], [], []
     for start in [start for _ in range(epochs) for start in range(0, len(rows), batch)]:
         part = rows[start : start + batch]
         log_probs, tokens = plain.log_probs(part)
         rewards = beta * (log_probs - reference[start : start + batch]) / tokens
         h = rewards[:, 0] - rewards[:, 1]
         gamma = torch.tensor([gamma0 if row["target_margin"] is None else row["target_margin"] for row in part])
+        targets.append(gamma.double().mean().item())
         gamma = gamma.double() - (gamma0 if loss == "gamma_dpo" else 0.0)
         p, w = (torch.tensor([row[name] for row in part], dtype=torch.float64) for name in ("p_flip", "weight"))
         each = (1 - p) * torch.log1p(torch.exp(gamma - h)) + p * torch.log1p(torch.exp(gamma + h))
@@ -194,7 +195,7 @@ def plainly_trained(plain, rows, loss, *, batch, epochs, rate):
         losses.append(value.item())
         margins.append(h.mean().item())
     state = plain.model.state_dict()
-    return losses, margins, torch.cat([state[name].flatten() for name in sorted(state)])
+    return losses, margins, targets, torch.cat([state[name].flatten() for name in sorted(state)])
 
 
 @pytest.mark.parametrize("batching", ["packed", "length_grouped"])
@@ -215,9 +216,10 @@ def test_columns_of_a_file_equal_a_plain_loop(loss, batching, lab, tmp_path):
     report = lab.train(lab.write(tmp_path / "pairs.jsonl", rows), tmp_path / "out", **changes)
     assert report["targets"] == "column"
     assert report["mean_weight"] == pytest.approx(1.175)
-    losses, margins, weights = plainly_trained(Plain.load(lab.policy), rows, loss, batch=4, epochs=2, rate=0.02)
+    losses, margins, asked, weights = plainly_trained(Plain.load(lab.policy), rows, loss, batch=4, epochs=2, rate=0.02)
     assert lab.losses(tmp_path / "out") == pytest.approx(losses, rel=1e-5)
     assert list(lab.logged(tmp_path / "out", "margin").values()) == pytest.approx(margins, rel=1e-5, abs=1e-4)
+    assert list(lab.logged(tmp_path / "out", "target_margin").values()) == pytest.approx(asked)
     assert torch.allclose(lab.weights(tmp_path / "out").double(), weights, rtol=0, atol=2e-6)
 
 

@@ -1,0 +1,1 @@
+"""One file a page; it reads top to bottom as the screen."""
