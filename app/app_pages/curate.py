@@ -15,6 +15,7 @@ from curate.applying import check_plan
 from curate.columns import Columns
 from curate.entries import Entry
 from curate.errors import ConfigError
+from curate.exporters import EXPORTERS, SOURCE
 from curate.expressions import Node
 from curate.plans import Plan, Rule
 from curate.predicates import Action, parse
@@ -26,7 +27,7 @@ PAGE = "page curate"
 _SHOWN_ENTRIES = 100
 _PLAN = "plan_text"
 #: What `curate export` writes: by --format.
-_FORMATS = ("trl", "trl-standard", "llamafactory", "axolotl", "openrlhf", "ms-swift", "llm-comparator", "source")
+_FORMATS = (*EXPORTERS, SOURCE)
 _POLL_S = 1.0
 
 

@@ -18,11 +18,9 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-import typer
 
 import curate
 from curate.browsing import Browser, Order, Wanted
-from curate.cli import app
 from curate.decisions import Decisions
 from curate.entries import PairDecision
 from curate.saved_views import SavedView, save_view
@@ -182,11 +180,6 @@ def test_open_brush_filter_read_flip_undo_preview(own_run, page):
         assert len(decisions.current()) == browser.count(wanted)
 
 
-def has_export():
-    return "export" in typer.main.get_command(app).commands
-
-
-@pytest.mark.skipif(not has_export(), reason="there is no curate export yet")
 def test_an_export_is_started_and_ends(own_run, page):
     with served(own_run, own_run.parent) as address:
         opened(page, address, "curate")
