@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from curate import cli_app, cli_curation, cli_export, cli_heat, cli_training
 from curate.config import (
@@ -31,7 +32,7 @@ from curate.config import (
     SelftestConfig,
     WeighConfig,
 )
-from curate.console import mapping, print_json
+from curate.console import mapping, print_json, print_text
 from curate.errors import ConfigError, CurateError
 from curate.progress import printable, say
 
@@ -39,7 +40,21 @@ if TYPE_CHECKING:
     from curate.form import Format
     from curate.view import RunView
 
+
+class _Commands(TyperGroup):
+    """The commands, which end quietly where nobody reads on, as in `curate show RUN | head`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the exit
+            sys.exit(128 + signal.SIGPIPE)
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -354,13 +369,15 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print a run's report, or everything that is known of one pair."""
+    from curate.decided import decided_about
     from curate.view import RunView
 
     with RunView(run) as view:
         if pair is None:
             _print_report(view, as_json=as_json)
-        else:
-            _print_pair(view.pair(pair), as_json=as_json)
+            return
+        record = view.pair(pair)
+        _print_pair({**record, "decision": decided_about(view, int(record["row"]))}, as_json=as_json)
 
 
 @app.command()
@@ -472,28 +489,23 @@ def _open_and_print(run: Path, *, as_json: bool) -> None:
 
 
 def _print_report(view: RunView, *, as_json: bool) -> None:
-    from rich.console import Console
-
     from curate.report import render, summarize
 
     summary = summarize(view)
     if as_json:
         print_json(summary)
         return
-    console = Console(highlight=False)
-    console.print(render(summary))
-    console.print(printable(_next_step(summary), keep="\n"), markup=False, soft_wrap=True)
+    print_text(render(summary))
+    print(printable(_next_step(summary), keep="\n"), flush=True)
 
 
 def _print_selftest(view: RunView, *, as_json: bool) -> None:
-    from rich.console import Console
-
     from curate.verdict import selftest_records, selftest_table
 
     if as_json:
         print_json(selftest_records(view))
     else:
-        Console(highlight=False).print(selftest_table(view))
+        print_text(selftest_table(view))
 
 
 def _next_step(summary: dict[str, Any]) -> str:
@@ -527,11 +539,20 @@ def _print_pair(record: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        return _decision(value)
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
         return "; ".join(it if isinstance(it, str) else f"{it['annotator']} {it['vote']:+d}" for it in value)
     return "yes" if value is True else str(value)
+
+
+def _decision(said: dict[str, Any]) -> str:
+    number = "" if said["value"] is None else f"({said['value']:g})"
+    reason = f": {said['reason']}" if said["reason"] else ""
+    entry = f"entry {said['entry'][:8]} of {said['decided_at'][:19]}, by {said['who']}"
+    return f"{said['action']}{number}{reason} ({entry})"
 
 
 def _plain(value: Any) -> Any:
@@ -545,15 +566,8 @@ def _plain(value: Any) -> Any:
     return None if type(value).__name__ == "NAType" or value != value else value
 
 
-def _interrupted(number: int, _: object) -> None:
-    typer.echo("\ninterrupted; what is done is kept, the same command goes on from there", err=True)
-    raise SystemExit(128 + number)
-
-
 def main() -> None:
     """Run the command line."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupted)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads give a busy core away instead of spinning
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or pipe that does not know γ

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from curate.errors import ConfigError
-from curate.expressions import Column, Kind, quoted_name
-from curate.schema import DIAGNOSIS, SCORES, WEIGHTS
+from curate.expressions import Column, Kind, Node, Text, quoted_name, shown
+from curate.schema import CHECKS, DIAGNOSIS, KINDS, SCORES, WEIGHTS
 from curate.store import fingerprint
 from curate.view import RunView
 
@@ -27,16 +27,22 @@ NEEDS = {
 _MADE_BY = {"scores": ("score", SCORES), "weights": ("weigh", WEIGHTS), "diagnosis": ("diagnose", DIAGNOSIS)}
 _INTEGERS = {f"{sign}{size}" for sign in ("", "U") for size in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")}
 _ORDERED: WeakKeyDictionary[RunView, dict[tuple[str, str], bool]] = WeakKeyDictionary()
+#: Columns whose texts are known beforehand, by table.
+_WORDS = {("diagnosis", "kind"): KINDS, ("diagnosis", "checks"): CHECKS}
 _KINDS = {"VARCHAR": Kind.TEXT, "BOOLEAN": Kind.TRUTH, "VARCHAR[]": Kind.TEXTS}
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a column's values come from. table: one of `TABLES`. sql: an expression over it."""
+    """Where a column's values come from. table: one of `TABLES`. sql: an expression over it.
+
+    words: the only texts that it can hold, where these are known.
+    """
 
     table: str
     sql: str
     kind: Kind
+    words: tuple[str, ...] = ()
 
 
 def _turns(side: str) -> Source:
@@ -97,6 +103,19 @@ class Columns:
             raise ConfigError(f"{column.at}: no column {column.name!r}{self._advice(column.name)}")
         return found
 
+    def require_words(self, column: Column, texts: Iterable[Node]) -> None:
+        """Of texts that a column is compared with, refuse those that it can never hold.
+
+        Raises:
+            ConfigError: there is such a text.
+        """
+        words = self.find(column).words
+        for text in texts:
+            if words and isinstance(text, Text) and text.value not in words:
+                near = difflib.get_close_matches(text.value, words)
+                advice = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(words)}"
+                raise ConfigError(f"{text.at}: {shown(text)} is never in {column}: {advice}")
+
     def _advice(self, name: str) -> str:
         if name in self.missing:
             return self.missing[name]
@@ -111,7 +130,7 @@ def _columns(view: RunView, table: str) -> dict[str, Source]:
     for name, kind in described.itertuples(index=False):
         value = f'{table}."' + name.replace('"', '""') + '"'
         if kind in _KINDS:
-            found[name] = Source(table, value, _KINDS[kind])
+            found[name] = Source(table, value, _KINDS[kind], _WORDS.get((table, name), ()))
         elif kind in _INTEGERS:
             found[name] = Source(table, f"{value}::DOUBLE", Kind.NUMBER)
         elif kind in ("FLOAT", "DOUBLE"):

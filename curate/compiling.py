@@ -129,8 +129,10 @@ class Compiler:
                 return f"{self.number(item)} BETWEEN {self.number(low)} AND {self.number(high)}"
             case In(item, options):
                 kind, sql = self._scalar(item)
+                self._require_words(item, *options)
                 return f"{sql} IN ({', '.join(self._sql(option, kind) for option in options)})"
             case Has(item, column):
+                self._require_words(column, item)
                 return f"list_contains({self._sql(column, Kind.TEXTS)}, {self._sql(item, Kind.TEXT)})"
             case Missing(item):
                 return f"{self._typed(item)[1]} IS NULL"
@@ -140,7 +142,13 @@ class Compiler:
         if node.operator not in ("=", "!="):
             return f"{self.number(node.left)} {node.operator} {self.number(node.right)}"
         kind, left = self._scalar(node.left)
+        self._require_words(node.left, node.right)
+        self._require_words(node.right, node.left)
         return f"{left} {node.operator} {self._sql(node.right, kind)}"
+
+    def _require_words(self, node: Node, *texts: Node) -> None:
+        if isinstance(node, Column):
+            self._columns.require_words(node, texts)
 
     def _scalar(self, node: Node) -> tuple[Kind, str]:
         kind, sql = self._typed(node)

@@ -9,12 +9,15 @@ from typing import Any, Literal
 from curate.canon import Pair, Ranking
 from curate.errors import ConfigError
 from curate.extras import with_extras
-from curate.values import Values, kind_of
+from curate.values import Values, kind_of, require_empty
 
 #: What a row is: a pair, a ranking of several answers, or one answer that is joined with its neighbours'.
 Shape = Literal["pair", "ranking", "joined"]
 
 Parse = Callable[[Values], Pair | Ranking]
+
+#: Columns whose contents no text model sees: a row that has any is refused.
+MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 
 #: Columns that hold a prompt: a format whose prompt stands inside its sides has none of them.
 PROMPT_COLUMNS = frozenset({"prompt", "question", "instruction", "input", "messages", "conversations"})
@@ -58,6 +61,7 @@ class Format:
     marks: str = ""  # what `accepts` looked at, in words
     by_rating: bool = False  # the label was made from the ratings, so that equal ratings are a tie
     labels: Mapping[str, Parse] = field(default_factory=dict)  # where a row has several: name → `parse` by that one
+    media: tuple[str, ...] = MEDIA_COLUMNS  # columns that must be empty
     traps: tuple[str, ...] = ()  # what is easily read wrongly, and how it is read here
 
     @property
@@ -76,7 +80,7 @@ class Format:
             Refused: it cannot become a pair.
             TypeError: the rows of this format are not pairs (see `rowwise`).
         """
-        found = self.parse(values)
+        found = self._parsed(values)
         if isinstance(found, Ranking):
             raise TypeError(f"{self.name}: a row is not one pair")
         pair = with_extras(found, values)
@@ -90,10 +94,14 @@ class Format:
             Refused: it cannot become one.
             TypeError: the rows of this format are pairs.
         """
-        found = self.parse(values)
+        found = self._parsed(values)
         if isinstance(found, Pair):
             raise TypeError(f"{self.name}: a row is a pair, not a ranking")
         return found
+
+    def _parsed(self, values: Values) -> Pair | Ranking:
+        require_empty(values, *self.media)
+        return self.parse(values)
 
     def by_label(self, label: str | None) -> Format:
         """The same format, read by one of the labels that its rows have.

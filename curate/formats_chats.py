@@ -11,7 +11,7 @@ from curate.values import (
     Values,
     messages_in,
     optional_text_in,
-    require_no_media,
+    require_empty,
     text_in,
     turns_in,
     user_turn,
@@ -49,7 +49,7 @@ def _after_system(pair: Pair, system: str) -> Pair:
 
 
 def _axolotl_chat_template(values: Values) -> Pair:
-    require_no_media(values, "images", "tools")
+    require_empty(values, "tools")
     return Pair(_open_conversation(values, "messages"), messages_in(values, "chosen"), messages_in(values, "rejected"))
 
 
@@ -73,7 +73,7 @@ def llamafactory_sharegpt(values: Values) -> Pair:
 
 def _ms_swift(values: Values) -> Pair:
     """`messages` ends with the preferred answer; the other one stands alone or in a conversation of its own."""
-    require_no_media(values, "images", "videos", "audios", "tools")
+    require_empty(values, "tools")
     chosen = messages_in(values, "messages")
     if chosen[-1].role != "assistant":
         raise Refused(f"messages ends with a turn of the {chosen[-1].role}: there is no preferred answer")

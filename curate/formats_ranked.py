@@ -51,14 +51,15 @@ def _ultrafeedback(column: str) -> Parse:
     return parse
 
 
-_TRUTHS = {"true": 1.0, "false": 0.0}
+_TRUTHS: dict[bool | float | str, float] = {True: 1.0, False: 0.0, "true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0}
 
 
 def _kto(values: Values) -> Ranking:
     label = values.get("label")
-    score = _TRUTHS.get(str(label).lower()) if isinstance(label, bool | str) else None
+    said = label.lower() if isinstance(label, str) else label
+    score = _TRUTHS.get(said) if isinstance(said, bool | int | float | str) else None
     if score is None:
-        raise Refused(f"label is {label!r}: expected true or false")
+        raise Refused(f"label is {label!r}: expected true or false, or 1 or 0")
     answer = Answer(turns_in(values, "completion", "assistant"), score)
     return Ranking(turns_in(values, "prompt", "user"), (answer,), ties=False)
 

@@ -20,7 +20,7 @@ from curate.form import Format
 from curate.formats_chats import llamafactory_sharegpt
 from curate.formats_texts import llamafactory_alpaca
 from curate.readers import reading_errors
-from curate.values import Values, require_no_media
+from curate.values import Values
 
 REGISTRY = "dataset_info.json"
 _PLACES = {"file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name"}
@@ -106,7 +106,8 @@ def _format(path: str, name: str, entry: Mapping[str, Any]) -> Format:
         raise InputError(f"{path}: the tags of {name} must be texts by name, such as user_tag")
     parse = partial(_alpaca, columns) if formatting == "alpaca" else partial(_sharegpt, columns, {**_TAGS, **tags})
     needed = {columns[key]: "any" for key in (next(iter(default)), *_SIDES)}
-    return Format("dataset_info", f"{name} of LLaMA-Factory's {REGISTRY}: {formatting}", needed, parse, {})
+    media = tuple(columns[key] for key in _MEDIA if key in columns)
+    return Format("dataset_info", f"{name} of LLaMA-Factory's {REGISTRY}: {formatting}", needed, parse, {}, media=media)
 
 
 def _are_names(found: object) -> TypeGuard[dict[str, str]]:
@@ -114,14 +115,12 @@ def _are_names(found: object) -> TypeGuard[dict[str, str]]:
 
 
 def _alpaca(columns: Mapping[str, str], values: Values) -> Pair:
-    require_no_media(values, *(columns[key] for key in _MEDIA if key in columns))
     named = {"instruction": "prompt", "input": "query"}
     names = ("instruction", "input", "system", "history", "chosen", "rejected")
     return llamafactory_alpaca({name: values.get(columns.get(named.get(name, name), "")) for name in names})
 
 
 def _sharegpt(columns: Mapping[str, str], tags: Mapping[str, str], values: Values) -> Pair:
-    require_no_media(values, *(columns[key] for key in _MEDIA if key in columns))
     renamed = {
         name: _retagged(values.get(columns[key]), tags)
         for name, key in (("conversations", "messages"), ("chosen", "chosen"), ("rejected", "rejected"))

@@ -81,12 +81,23 @@ def _length_lines(length: pd.DataFrame | None) -> Iterator[Line]:
 
 def _weight_lines(preview: Preview) -> Iterator[Line]:
     yield "effective size", _share(preview.effective, preview.staying)
-    for name, bins in (("weight", preview.weights), ("soft label", preview.labels)):
-        top = bins["pairs"].max()
-        for at, line in enumerate(plain_records(bins)):
-            until = f" to {line['high']:.1f}" if math.isfinite(line["high"]) else " and more"
-            bar = "█" * math.ceil(_BAR * line["pairs"] / top)
-            yield "" if at else name, f"{line['low']:.1f}{until:9} {bar:{_BAR}} {line['pairs']:,}"
+    if preview.staying and math.isclose(preview.effective, preview.staying, rel_tol=1e-12):  # as of equal weights alone
+        yield "weight", f"{preview.sources['after'].sum() / preview.staying:g} for all"
+    else:
+        yield from _histogram_lines("weight", preview.weights, math.inf)
+    yield from _histogram_lines("soft label", preview.labels, 1.0)
+
+
+def _histogram_lines(name: str, bins: pd.DataFrame, most: float) -> Iterator[Line]:
+    """A line a bin; a bin that begins at the most that there can be holds just that."""
+    top = bins["pairs"].max()
+    for at, line in enumerate(plain_records(bins)):
+        until = f" to {line['high']:.1f}" if math.isfinite(line["high"]) else " and more"
+        bar = "█" * math.ceil(_BAR * line["pairs"] / top)
+        yield (
+            "" if at else name,
+            f"{line['low']:.1f}{until if line['low'] < most else '':9} {bar:{_BAR}} {line['pairs']:,}",
+        )
 
 
 def _noise_lines(noise: Noise | None) -> Iterator[Line]:

@@ -39,7 +39,8 @@ CONTAINERS = {
     ".csv": "csv",
     ".tsv": "tsv",
 }
-COMPRESSIONS = {".gz", ".zst", ".xz", ".bz2"}
+COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
+_PACKED = f"{', '.join(COMPRESSIONS[:-1])} or {COMPRESSIONS[-1]}"
 _CHUNK = 1 << 20
 _HEAD = 1 << 16
 BOM = b"\xef\xbb\xbf"
@@ -69,7 +70,7 @@ def container_of(path: str) -> str:
         suffixes.pop()
     container = CONTAINERS.get(suffixes[-1]) if suffixes else None
     if container is None:
-        raise InputError(f"{path}: unknown kind of file; curate reads {', '.join(CONTAINERS)}, also as .gz or .zst")
+        raise InputError(f"{path}: unknown kind of file; curate reads {', '.join(CONTAINERS)}, also as {_PACKED}")
     return container
 
 

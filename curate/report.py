@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from curate.decided import tally_decided
 from curate.progress import printable
 from curate.verdict import judge_run, suspect_lines, verdict_lines
 from curate.view import RunView, plain_records
@@ -41,6 +42,8 @@ def summarize(view: RunView) -> Summary:
         summary["length"] = _length(view)
     if view.has("diagnosis"):
         summary["diagnosis"] = judge_run(view)
+    if decided := tally_decided(view):
+        summary["decisions"] = decided
     return summary
 
 
@@ -222,6 +225,8 @@ def render(summary: Summary) -> RenderableType:
         if summary["diagnosis"]["suspects"]:
             parts.append(section("Suspects", suspect_lines(summary["diagnosis"])))
         parts.append(section("Diagnosis", verdict_lines(summary["diagnosis"])))
+    if "decisions" in summary:
+        parts.append(section("Decisions", _decision_lines(summary["decisions"], summary["data"]["pairs"])))
     return Group(*parts)
 
 
@@ -233,6 +238,11 @@ def section(title: str, lines: Iterable[tuple[str, str]]) -> RenderableType:
     for name, value in lines:
         grid.add_row(Text(printable(name)), Text(printable(value)))
     return Group(Text(printable(title), style="bold"), Padding(grid, (0, 0, 1, 2)))
+
+
+def _decision_lines(decided: Summary, pairs: int) -> Iterable[tuple[str, str]]:
+    for action, number in decided.items():
+        yield action, _share(number, pairs)
 
 
 def _share(part: float, whole: float) -> str:

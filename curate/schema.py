@@ -103,11 +103,32 @@ WEIGHTS = pa.schema(
     ]
 )
 
+#: What `curate.checks` looks for, the gravest first.
+CHECKS = (
+    "identical",
+    "identical_tokens",
+    "empty",
+    "prompts_differ",
+    "last_turn",
+    "opposite_label",
+    "cycle",
+    "duplicate",
+    "near_duplicate",
+    "template_tokens",
+    "repeated_text",
+    "cut_off",
+    "truncated",
+    "other_script",
+    "length_ratio",
+    "refusal_chosen",
+    "tie",
+)
+
 #: A defect, oddity or remark: one row for each pair and check that found something.
 FINDINGS = pa.schema(
     [
         *_KEY,
-        ("check", pa.string()),  # a name from curate.checks.CHECKS
+        ("check", pa.string()),  # one of CHECKS
         ("severity", pa.string()),  # defect, warning or note
         ("detail", pa.string()),  # the evidence in words
     ]
@@ -121,7 +142,7 @@ DIAGNOSIS = pa.schema(
         ("kind", pa.string()),  # one of KINDS
         ("p_flip", pa.float64()),  # that the label is the wrong way round; null where nothing speaks for either side
         ("evidence", pa.float64()),  # calibrated log-odds, from the other pairs, that chosen is the better side
-        ("checks", pa.list_(pa.string())),  # what found something in the pair
+        ("checks", pa.list_(pa.string())),  # of CHECKS, what found something in the pair
         ("reasons", pa.list_(pa.string())),  # for its kind, in words, the weightiest first
         ("cluster", pa.int32()),  # of similar texts; null without features
         ("x", pa.float32()),  # place on the map of similar texts

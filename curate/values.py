@@ -134,7 +134,7 @@ def records_in(values: Values, name: str) -> list[Mapping[str, Any]]:
     return value
 
 
-def require_no_media(values: Values, *names: str) -> None:
+def require_empty(values: Values, *names: str) -> None:
     """Refuse a row with images, tools and the like: only text is read."""
     for name in names:
         if values.get(name):

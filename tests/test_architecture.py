@@ -43,7 +43,7 @@ LAYERS = [
     {"standing"},
     {"choices"},
     {"decisions", "exporters", "sinks", "flipping", "json_text"},
-    {"selecting", "provenance", "dataset_card"},
+    {"selecting", "provenance", "dataset_card", "decided"},
     {"removed", "own_schema"},
     {"exporting"},
     {"browsing", "heat"},

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate import schema
 from curate.checks import CHECKS, FINDINGS, PAIR_COLUMNS, find, find_in_run
 from curate.config import IngestConfig
 from curate.errors import ConfigError, RunError
@@ -352,6 +353,7 @@ def test_scores_are_matched_by_row():
 
 
 def test_every_check_has_its_tests_and_words():
+    assert tuple(CHECKS) == schema.CHECKS
     assert CHECKS.keys() == POSITIVE.keys() | {"identical_tokens", "truncated"}
     assert POSITIVE.keys() == NEAR_MISS.keys()
     for name, check in CHECKS.items():

@@ -212,7 +212,8 @@ def test_json_of_one_pair(audited):
     found = parse(call("show", run, pairs["pair_id"][7], "--json").stdout)
     line = json.loads(DEMO.read_text(encoding="utf-8").splitlines()[7])
     names = [column for table in (pairs, scores, weights, signals, diagnosis) for column in table]
-    assert list(found) == list(dict.fromkeys(names))
+    assert list(found) == [*dict.fromkeys(names), "decision"]
+    assert found["decision"] is None
     assert (found["row"], found["line"], found["file"], found["tie"]) == (7, 8, str(DEMO), False)
     assert found["prompt"] == [{"role": "user", "content": line["prompt"]}]
     assert found["rejected"] == [{"role": "assistant", "content": line["rejected"]}]
@@ -480,6 +481,58 @@ def test_a_pair_without_scores(read):
     assert re.findall(r"^(\w+)", shown, re.MULTILINE) == [
         *("pair_id", "row", "source", "file", "line", "prompt", "chosen", "rejected")
     ]
+
+
+def test_what_is_decided_about_a_pair_and_a_run(read, tmp_path):
+    run = Path(shutil.copytree(read, tmp_path / "decided"))
+    first, second = pd.read_parquet(run / "pairs")["pair_id"][:2]
+    assert "Decisions" not in call("show", run).stdout
+    call("decide", run, "--pair", first, "--action", "soft(0.7)", "--reason", "half right")
+    shown = call("show", run, first).stdout
+    assert re.search(r"^decision +soft\(0\.7\): half right \(entry \w{8} of [\dT:-]{19}, by .+\)$", shown, re.MULTILINE)
+    assert parse(call("show", run, first, "--json").stdout)["decision"]["value"] == 0.7
+    assert "decision" not in call("show", run, second).stdout
+    assert parse(call("show", run, "--json").stdout)["decisions"] == {"soft": 1}
+    assert re.search(r"^Decisions\n  soft  1 \(\d+\.\d%\)$", call("show", run).stdout, re.MULTILINE)
+    call("decide", run, "--undo", "last")
+    assert "Decisions" not in call("show", run).stdout
+    assert "decision" not in call("show", run, first).stdout
+
+
+def test_a_report_has_no_blanks_at_its_lines_ends(read):
+    text = command_line("show", read).stdout
+    assert "Audit of" in text
+    assert not re.search(r"[ \t]$", text, re.MULTILINE)
+
+
+def test_a_reader_who_has_read_enough(read):
+    """The pipe is closed before anything is printed."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        command = [sys.executable, "-m", "curate", "show", str(read)]
+        done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, cwd=ROOT)
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize("error", ["SystemExit(1)", "RuntimeError('Query interrupted')", "KeyboardInterrupt"])
+def test_a_stop_is_a_stop_whatever_a_library_makes_of_it(error):
+    script = f"""
+import os, signal
+from curate import __main__, cli
+def stopped():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except SystemExit:
+        raise {error}
+cli.main = stopped
+__main__.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", cwd=ROOT)
+    told = "\ninterrupted; run the same command again: what is done already is kept\n"
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", told)
 
 
 def test_no_pair_or_several(read):

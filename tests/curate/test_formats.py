@@ -127,6 +127,17 @@ def pairs_from(name, *rows):
 # --- every format ---
 
 
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("column", ["image", "images", "videos", "audios"])
+def test_a_row_with_media_is_refused(name, column):
+    form = FORMATS[name]
+    form = next((form.by_label(label) for label in form.labels), form)
+    read = form.read if form.rowwise else form.rank
+    assert read(example_of(name, **{column: None})) == read(example_of(name, **{column: []}))
+    with pytest.raises(Refused, match=f"^{column} is not empty: only text conversations are supported$"):
+        read(example_of(name, **{column: ["a.png"]}))
+
+
 def test_every_format_has_its_expected_pair():
     assert EXPECTED.keys() == FORMATS.keys()
 

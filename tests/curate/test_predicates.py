@@ -333,6 +333,37 @@ def test_errors_name_the_column_and_the_place(view, text, message):
     assert str(caught.value).startswith(message)
 
 
+DIAGNOSED = Tables(
+    pairs=pa.table({"pair_id": ["a", "b"], "row": [0, 1], "source": ["web", "fliped"]}),
+    diagnosis=pa.table(
+        {"pair_id": ["a", "b"], "row": [0, 1], "kind": ["clean", "flipped"], "checks": [["empty", "tie"], []]}
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('kind = "fliped"', 'column 8: "fliped" is never in kind: did you mean flipped?'),
+        ('"fliped" != kind', 'column 1: "fliped" is never in kind: did you mean flipped?'),
+        ('kind in ("clean", "x")', 'column 19: "x" is never in kind: there are clean, flipped, ambiguous, defective'),
+        ('not "emtpy" in checks', 'column 5: "emtpy" is never in checks: did you mean empty?'),
+        ('"duplicat" in checks', 'column 1: "duplicat" is never in checks: did you mean duplicate or near_duplicate?'),
+    ],
+)
+def test_a_text_that_a_column_never_holds_is_refused(text, message):
+    with pytest.raises(ConfigError) as caught:
+        values(DIAGNOSED, parse(text))
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "text", ['kind = "flipped"', 'kind != "clean"', 'not "empty" in checks', 'source = "fliped"', "source = kind"]
+)
+def test_texts_that_a_column_can_hold_are_compared(text):
+    assert values(DIAGNOSED, parse(text)) == [False, text != "source = kind"]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

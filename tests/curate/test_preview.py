@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 from collections import Counter
 
 import pandas as pd
@@ -254,6 +255,17 @@ def test_records_are_json(view):
     assert records["weights"][-1] == {"low": 2.0, "high": None, "pairs": records["actions"][0]["pairs"]}
     assert [line["when"] for line in records["length"]] == ["before", "after"]
     assert records["noise"]["share_left"] == preview(view, plan).noise.share_left
+
+
+@pytest.mark.parametrize(
+    ("rule", "line"),
+    [("when true then weight(0.25)", "weight +0.25 for all"), ("when p_flip < 0.5 then weight(7)", "2.0 and more")],
+)
+def test_equal_weights_are_one_number(view, rule, line):
+    console = Console(width=200, file=io.StringIO())
+    console.print(render_preview(preview(view, Plan("one", (Rule.parse(rule),))), ""))
+    assert re.search(line, text := console.file.getvalue())
+    assert ("for all" in text) == ("for all" in line)
 
 
 def test_the_text_tells_it_all(view):

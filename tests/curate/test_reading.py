@@ -222,9 +222,14 @@ def test_unpaired_answers_need_both_labels():
     assert read("kto", *given) == [([1, 2], [("b", "a")]), ([3], same), ([4], same)]
 
 
-@pytest.mark.parametrize("label", [None, 1, 0, "yes", "", [True]])
+@pytest.mark.parametrize(("better", "worse"), [(1, 0), (1.0, 0.0), ("1", "0"), ("TRUE", "false")])
+def test_labels_of_unpaired_answers_may_be_numbers(better, worse):
+    assert read("kto", judged("p", "a", worse), judged("p", "b", better)) == [([1, 2], [("b", "a")])]
+
+
+@pytest.mark.parametrize("label", [None, 2, 0.5, "yes", "", [True]])
 def test_other_labels_of_unpaired_answers_are_refused(label):
-    assert read("kto", judged("p", "a", label)) == [([1], f"label is {label!r}: expected true or false")]
+    assert read("kto", judged("p", "a", label)) == [([1], f"label is {label!r}: expected true or false, or 1 or 0")]
 
 
 def test_long_runs_of_one_prompt_are_joined_in_parts(monkeypatch):

@@ -123,7 +123,7 @@ def test_a_training_that_is_told_to_stop(number, status, lab, tmp_path):
     process.send_signal(number)
     _, said = process.communicate()
     assert process.returncode == status
-    assert said.endswith("\ninterrupted; what is done is kept, the same command goes on from there\n")
+    assert said.endswith("\ninterrupted; run the same command again: what is done already is kept\n")
     if number == signal.SIGTERM:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", cwd=ROOT)
         assert any("no checkpoint was written yet: the training begins anew" in line for line in process.stderr)
