@@ -30,7 +30,7 @@ from curate.decisions import Decisions
 from curate.errors import ConfigError, RunError
 from curate.exporters import SOURCE, Exporter, named
 from curate.progress import Progress, Quiet
-from curate.provenance import provenance
+from curate.provenance import margin_settings, provenance
 from curate.removed import gone, reasons, refused_rows, removed_sink
 from curate.selecting import REFUSED, Selection, kept, select
 from curate.sinks import Sink, json_sink, parquet_sink
@@ -157,10 +157,8 @@ class _Export:
 
     def _settings(self, selection: Selection) -> dict[str, Any]:
         """With which settings the target margins were made, for the footer; nothing where decisions set others."""
-        if selection.own_margins or not self.view.has("weights"):
-            return {}
-        weighed = self.view.stage("weigh")
-        return {"target_margin": {name: weighed[name] for name in ("margin", "beta", "gamma0", "tau")}}
+        settings = margin_settings(self.view)
+        return {"target_margin": settings} if settings and not selection.own_margins else {}
 
     def _stream(self, selection: Selection, sinks: Mapping[str, Sink], removed: Sink) -> None:
         with duckdb.connect() as connection:

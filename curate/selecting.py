@@ -13,8 +13,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.applying import STAY
 from curate.config import ExportConfig
+from curate.effects import LABEL, NO_LABEL, UNLABELLED, WEIGHT
 from curate.exporters import DIAGNOSED, RATINGS, REFERENCE, TARGETS, VOTES
 from curate.formats import Pair
 from curate.pairs import messages_of, pair_id
@@ -25,29 +25,26 @@ from curate.view import RunView
 
 #: Why a pair or row is not in the export.
 DECIDED, TIE, UNFIT, REFUSED = "decision", "tie", "format", "refused"
-UNDECIDED = "none"
-_TIE_REASON = "a tie: no side was preferred, and nothing was decided about it"
+NO_DECISION = "none"
 _TEMPLATE = "chat"  # under which a trainer that is given messages makes the same tokens
 
 #: `looked` holds what is known from the texts, so that no join sees a text.
-_SELECTED = """
-WITH looked AS MATERIALIZED (SELECT "row", tie, {unfit} AS unfit, {test} AS test FROM pairs),
+_SELECTED = f"""
+WITH looked AS MATERIALIZED (SELECT "row", tie, {{unfit}} AS unfit, {{test}} AS test FROM pairs),
 judged AS (
     SELECT looked.*, action, value, reason, origin, who, decided_margin, coalesce(action = 'flip', false) AS flipped,
-        CASE WHEN action = 'drop' THEN '{decided}' WHEN tie AND coalesce(action NOT IN {stay}, true) THEN '{tie}'
-            WHEN unfit IS NOT NULL THEN '{format}' END AS gone
+        CASE WHEN action = 'drop' THEN '{DECIDED}' WHEN {UNLABELLED} THEN '{TIE}' WHEN unfit IS NOT NULL THEN '{UNFIT}'
+            END AS gone
     FROM looked LEFT JOIN (
         SELECT "row", action, value, reason, origin, who, target_margin AS decided_margin FROM decisions
     ) USING ("row")
 )
-SELECT "row", test, flipped, gone::ENUM('{decided}', '{tie}', '{format}') AS gone,
-    CASE gone WHEN '{decided}' THEN reason WHEN '{tie}' THEN '{tie_reason}' WHEN '{format}' THEN unfit END AS reason,
-    CASE WHEN gone = '{decided}' THEN origin END AS origin, CASE WHEN gone = '{decided}' THEN who END AS who,
-    coalesce(action, '{undecided}')::ENUM('{undecided}', {actions}) AS decision,
-    CASE WHEN action = 'weight' THEN value ELSE 1.0 END AS weight,
-    CASE WHEN action = 'soft' THEN 1.0 - value WHEN tie THEN 0.5 ELSE 0.0 END AS p_flip,
-    {numbers}
-FROM judged {joins} ORDER BY "row"
+SELECT "row", test, flipped, gone::ENUM('{DECIDED}', '{TIE}', '{UNFIT}') AS gone,
+    CASE gone WHEN '{DECIDED}' THEN reason WHEN '{TIE}' THEN '{NO_LABEL}' WHEN '{UNFIT}' THEN unfit END AS reason,
+    CASE WHEN gone = '{DECIDED}' THEN origin END AS origin, CASE WHEN gone = '{DECIDED}' THEN who END AS who,
+    coalesce(action, '{NO_DECISION}')::ENUM {(NO_DECISION, *ACTIONS)} AS decision,
+    {WEIGHT} AS weight, 1.0 - ({LABEL}) AS p_flip, {{numbers}}
+FROM judged {{joins}} ORDER BY "row"
 """
 _READ = [name for name in PAIRS.names if name not in ("tie", "original")]
 
@@ -135,13 +132,6 @@ def select(view: RunView, config: ExportConfig, unfit: str, columns: Container[s
         _SELECTED.format(
             unfit=unfit,
             test=_test(config),
-            stay=STAY,
-            decided=DECIDED,
-            tie=TIE,
-            format=UNFIT,
-            tie_reason=_TIE_REASON,
-            undecided=UNDECIDED,
-            actions=", ".join(f"'{action}'" for action in ACTIONS),
             numbers=", ".join(numbers),
             joins=" ".join(f'LEFT JOIN {name} USING ("row")' for name in _JOINED if view.has(name)),
         )

@@ -39,7 +39,7 @@ LAYERS = [
     {"predicates"},
     {"compiling", "plans"},
     {"applying", "ready_made", "entries"},
-    {"decision_log"},
+    {"decision_log", "effects"},
     {"standing"},
     {"choices"},
     {"decisions", "exporters", "sinks", "flipping", "json_text"},
