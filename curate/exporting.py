@@ -6,8 +6,9 @@
     OUTPUT/_export.json                  what the card says, for machines
 
 Reads `pairs`, `refused`, the decisions, and `weights`, `diagnosis`, `scores` where they are; writes nothing into the
-run. Streams: only numbers of all pairs are in memory. The folder appears when all of it is on the disk. Pairs and
-refused rows = exported + removed, asserted.
+run. Streams: of all pairs only numbers are in memory, and of those that leave why, by whom and by which rule; prompts
+and answers are not. The folder appears when all of it is on the disk. Pairs and refused rows = exported + removed,
+asserted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from curate.config import ExportConfig
 from curate.dataset_card import card
 from curate.decisions import Decisions
 from curate.errors import ConfigError, RunError
-from curate.exporters import SOURCE, Exporter, named
+from curate.exporters import ASKS, SOURCE, Exporter, named
 from curate.progress import Progress, Quiet
 from curate.provenance import margin_settings, provenance
 from curate.removed import gone, reasons, refused_rows, removed_sink
@@ -217,14 +218,19 @@ class _Export:
         }
 
     def _not_honoured(self, exporter: Exporter, selection: Selection) -> list[str]:
+        """What each trainer takes otherwise than it was decided."""
         stays = selection.kept
         asked = {"weight": pc.not_equal(stays["weight"], 1), "p_flip": pc.not_equal(stays["p_flip"], 0)}
         counts = {name: int(pc.sum(mask).as_py() or 0) for name, mask in asked.items()}
-        return [
-            f"{pairs:,} pairs have a {name} that {self.config.format} does not read: it takes them as they are labelled"
-            for name, pairs in counts.items()
-            if pairs and name not in exporter.honours
-        ]
+        ties = int(pc.sum(stays["tie"]).as_py() or 0)
+        notes = []
+        for trainer, reads in exporter.readers.items():
+            for name in ASKS:
+                if counts[name] and name not in reads:
+                    tied = f", {ties:,} ties in the order of the file" if ties and name == "p_flip" else ""
+                    what = f"{counts[name]:,} pairs have a {name} that {trainer} does not read"
+                    notes.append(f"{what}: it takes them as they are labelled{tied}")
+        return notes
 
 
 def _write_splits(batch: pa.Table, sinks: Mapping[str, Sink]) -> None:

@@ -231,9 +231,67 @@ def test_what_a_trainer_does_not_read_is_said(run):
         run, (0, "soft", 0.75), (1, "weight", 0.25), (2, "soft", 1.0), format="axolotl", container="parquet"
     )
     assert report["notes"] == [
-        "1 pairs have a weight that axolotl does not read: it takes them as they are labelled",
-        "1 pairs have a p_flip that axolotl does not read: it takes them as they are labelled",
+        "1 pairs have a weight that Axolotl does not read: it takes them as they are labelled",
+        "1 pairs have a p_flip that Axolotl does not read: it takes them as they are labelled",
     ]
+
+
+@pytest.mark.parametrize("name", ["trl", "trl-standard"])
+def test_trls_own_trainer_misreads_ties_and_the_note_counts_them(tmp_path, name):
+    report, pairs = decided(
+        tied(tmp_path), (0, "keep", None), (1, "soft", 0.75), (2, "weight", 2.0), (3, "soft", 0.5), format=name
+    )
+    assert pairs["tie"].tolist() == [True, True, True, False]
+    assert report["notes"] == [
+        "4 pairs have a p_flip that training.trl.GammaDPOTrainer does not read: it takes them as they are labelled, "
+        "3 ties in the order of the file",
+        "1 pairs have a weight that TRL's own DPOTrainer does not read: it takes them as they are labelled",
+        "4 pairs have a p_flip that TRL's own DPOTrainer does not read: it takes them as they are labelled, "
+        "3 ties in the order of the file",
+    ]
+
+
+@pytest.mark.parametrize("name", ["llamafactory", "axolotl", "openrlhf", "ms-swift"])
+def test_ties_leave_where_the_trainer_reads_no_soft_label(tmp_path, name):
+    run = tied(tmp_path)
+    with RunView(run.path) as view:
+        table = pd.DataFrame({"row": range(3), "action": ["keep", "soft", "weight"], "value": [None, 0.75, 2.0]})
+        Decisions(view).decide_all(table, origin="test")
+        report = export(view, tmp_path / "out", ExportConfig(name))
+    assert (report["exported"], report["removed"]) == (1, {"format": 3, "refused": 1})
+    assert report["reasons"][0]["reason"] == "a tie, and the trainer reads no soft label"
+    (line,) = (tmp_path / "out" / "train.jsonl").read_text().splitlines()
+    assert json.loads(line)["row"] == 3
+
+
+# --- a margin for trainers that need one of every pair ---
+
+
+@pytest.mark.parametrize("name", ["openrlhf", "ms-swift"])
+def test_a_pair_without_a_target_margin_has_gamma0(run, tmp_path, name):
+    with RunView(run.path) as view:
+        Decisions(view).decide_all(pd.DataFrame({"row": [4], "action": ["flip"]}), origin="test")
+        assert export(view, tmp_path / "out", ExportConfig(name))["notes"] == []
+    pairs = pd.read_json(tmp_path / "out" / "train.jsonl", lines=True).set_index("row")
+    known = table(run, "weights")["target_margin"]
+    known[4] = run.require("weigh")["gamma0"]
+    np.testing.assert_allclose(pairs["margin"], known)
+    assert pairs.index[pairs["target_margin"].isna()].tolist() == [4]
+
+
+def test_margins_of_a_plan_leave_no_gamma0_for_others(run, tmp_path):
+    plan = 'name = "own"\ntarget_margin = "2 * target_margin"\n[[rules]]\nwhen = "row = 9"\nthen = "drop"'
+    with RunView(run.path) as view:
+        decisions = Decisions(view)
+        decisions.apply(Plan.from_toml(plan), origin="own.toml")
+        decisions.decide_all(pd.DataFrame({"row": [4], "action": ["flip"]}), origin="test")
+        report = export(view, tmp_path / "out", ExportConfig("ms-swift"))
+        assert "margin" not in report["columns"]
+        assert report["notes"] == [
+            "margin is left out: 1 of the pairs have no target margin, and decisions set those of others"
+        ]
+        decisions.decide_all(pd.DataFrame({"row": [4], "action": ["drop"]}), origin="test")
+        assert "margin" in export(view, tmp_path / "out", ExportConfig("ms-swift"))["columns"]
 
 
 # --- splits ---
