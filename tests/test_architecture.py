@@ -39,7 +39,7 @@ LAYERS = [
     {"predicates"},
     {"compiling", "plans"},
     {"applying", "ready_made", "entries"},
-    {"decision_log", "effects"},
+    {"decision_log", "effects", "export_folder"},
     {"standing"},
     {"choices"},
     {"decisions", "exporters", "sinks", "flipping", "json_text"},

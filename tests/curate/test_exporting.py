@@ -1,7 +1,10 @@
 """The stage export: what decisions make of pairs, splits, what was removed and why, the card, and what is refused."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 
 import numpy as np
@@ -350,6 +353,65 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is(run, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear"
 
 
+@pytest.mark.parametrize("format_name", ["trl", "llamafactory", "source"])
+def test_files_that_are_not_the_exports_own_stay(run, tmp_path, format_name):
+    out = tmp_path / "out"
+    with RunView(run.path) as view:
+        assert export(view, str(out))["holds"] == sorted(it.name for it in out.iterdir())
+        export(view, out, ExportConfig(format_name))
+        export(view, out, ExportConfig(format_name))
+        (out / "model").mkdir()
+        (out / "model" / "weights.bin").write_bytes(b"dear")
+        with pytest.raises(RunError, match=r"out: the folder holds model/weights.bin beside the earlier export; move"):
+            export(view, out)
+        (out / "link").symlink_to(tmp_path)
+        with pytest.raises(RunError, match=r"the folder holds link and 1 more files beside"):
+            export(view, out)
+    assert (out / "model" / "weights.bin").read_bytes() == b"dear"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"holds": 3}'])
+def test_a_report_that_does_not_list_its_files_protects_them(run, tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_export.json").write_text(text)
+    with RunView(run.path) as view, pytest.raises(RunError, match="does not say which files the earlier export wrote"):
+        export(view, tmp_path / "out")
+
+
+def test_paths_are_resolved(run, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far")
+    monkeypatch.chdir(tmp_path / "here")
+    with RunView(run.path) as view:
+        for place in (".", "x/..", "", tmp_path / "here", "/"):
+            with pytest.raises(RunError, match="you are in this folder, which the export would replace"):
+                export(view, place)
+        export(view, "../new/../clean")
+        export(view, tmp_path / "link")
+    assert (tmp_path / "clean" / "train.parquet").is_file()
+    assert (tmp_path / "far" / "train.parquet").is_file()
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_what_killed_exports_left_is_removed_and_what_others_write_is_not(run, tmp_path):
+    names = [".out.0123abcd.tmp", ".out.0123abcd.old.tmp", ".out.89abcdef.tmp", ".out.b.0123abcd.tmp", ".out.mine.tmp"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.parquet").write_text("half")
+    with RunView(run.path) as view, open_folder(tmp_path / names[2]) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        export(view, tmp_path / "out")
+    assert sorted(it.name for it in tmp_path.glob(".out*")) == sorted(names[2:])
+
+
+@contextlib.contextmanager
+def open_folder(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
 @pytest.mark.parametrize("container", ["parquet", "jsonl"])
 def test_an_export_that_is_cut_off_leaves_what_was_there(run, tmp_path, monkeypatch, container):
     decided(run)
@@ -412,6 +474,7 @@ def test_settings_that_cannot_be(run, config, message):
 def test_the_report_is_in_the_folder_and_the_card_has_its_figures(run, tmp_path):
     report, _ = decided(run, (0, "drop", None, "no"), test_share=0.3)
     assert json.loads((tmp_path / "out" / "_export.json").read_text()) == report
+    assert report["holds"] == sorted(it.name for it in (tmp_path / "out").iterdir())
     card = (tmp_path / "out" / "README.md").read_text()
     ingested = run.require("ingest")["inputs"][0]
     for part in (ingested["sha256"], "| **pairs exported** | 59 |", "tiny policy", "gamma0 4.0", "seed 0"):
