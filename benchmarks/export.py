@@ -15,16 +15,17 @@ from pathlib import Path
 
 import duckdb
 
-from curate.config import ExportConfig
+from curate.config import ExportConfig, IngestConfig, as_json
 from curate.decisions import Decisions
 from curate.exporting import export
 from curate.plans import Plan, Rule
+from curate.readers import sha256
 from curate.schema import PAIRS
 from curate.store import GROUP_PAIRS, PART_PAIRS, Run, parquet_writer
 from curate.view import RunView
 
 QUIET = "SET enable_progress_bar = false"
-FORMATS = ("trl", "trl:jsonl", "llamafactory", "axolotl", "openrlhf", "ms-swift", "llm-comparator")
+FORMATS = ("trl", "trl:jsonl", "llamafactory", "axolotl", "openrlhf", "ms-swift", "llm-comparator", "source")
 VOCABULARY = 4096
 #: Words of a text, drawn from a vocabulary of as many different ones, so that it compresses as prose does.
 TEXT = (
@@ -45,8 +46,9 @@ RULES = (
 
 
 def generate(folder: Path, pairs: int, words: int) -> None:
-    """A diagnosed run, with a decision about each pair."""
+    """A diagnosed run, with a decision about each pair, and the file that its pairs stand in."""
     run = Run.create(folder)
+    source = folder / "source.jsonl"
     run.pairs_path.mkdir()
     with duckdb.connect() as connection:
         connection.execute(f"{QUIET}; SELECT setseed(0)")
@@ -56,6 +58,8 @@ def generate(folder: Path, pairs: int, words: int) -> None:
             table = connection.sql(_pairs(start, stop, words)).to_arrow_table().cast(PAIRS)
             with parquet_writer(run.pairs_path / f"{part:05d}.parquet", PAIRS) as writer:
                 writer.write_table(table, row_group_size=GROUP_PAIRS)
+        sides = f"FROM read_parquet('{run.pairs_path}/*.parquet') SELECT prompt, chosen, rejected ORDER BY row"
+        connection.execute(f"COPY ({sides}) TO '{source}' (FORMAT json)")
         for name, columns in TABLES.items():
             _write(connection, f"SELECT {_KEY}, {columns} FROM range({pairs}) AS _(i)", run.table_path(name))
         for name in ("findings", "slices"):
@@ -63,15 +67,17 @@ def generate(folder: Path, pairs: int, words: int) -> None:
         refused = "'' AS file, 1 AS line, '' AS reason, '' AS original"
         _write(connection, f"SELECT {_KEY}, {refused} FROM range(0) AS _(i)", run.table_path("refused"))
     entry = {
-        "path": "generated",
-        "sha256": "",
+        "path": str(source),
+        "sha256": sha256(str(source)),
         "format": "trl_conversational",
+        "columns": ["prompt", "chosen", "rejected"],
         "rows": pairs,
         "pairs": pairs,
         "refused": 0,
     }
     weighed = {"margin": "simpo", "beta": 10.0, "gamma0": 4.0, "tau": 10.0}
-    facts = {"ingest": {"rows": pairs, "refused": 0, "inputs": [entry]}, "weigh": weighed}
+    config = as_json(IngestConfig((str(source),)))
+    facts = {"ingest": {"rows": pairs, "refused": 0, "inputs": [entry], "config": config}, "weigh": weighed}
     for stage in ("ingest", "weigh", "diagnose"):
         run.record(stage, stage, {"pairs": pairs, **facts.get(stage, {})})
     with RunView(folder) as view:

@@ -103,7 +103,9 @@ def _removed(report: Mapping[str, Any]) -> str:
     found = report["reasons"]
     if not found:
         return ""
-    lines = [(_GONE[it["gone"]], it["reason"], it["origin"] or "", f"{it['pairs']:,}") for it in found[:_MOST_REASONS]]
+    lines = [
+        _texts(_GONE[it["gone"]], it["reason"], it["origin"] or "", f"{it['pairs']:,}") for it in found[:_MOST_REASONS]
+    ]
     more = f"\n\nand {len(found) - _MOST_REASONS} more reasons" if len(found) > _MOST_REASONS else ""
     return (
         "## Removed\n\n`_removed` holds each of them.\n\n"
@@ -115,7 +117,7 @@ def _removed(report: Mapping[str, Any]) -> str:
 def _rules(report: Mapping[str, Any]) -> str:
     if not report["rules"]:
         return ""
-    lines = [(it["origin"], it["action"], it["reason"], it["who"], f"{it['pairs']:,}") for it in report["rules"]]
+    lines = [_texts(it["origin"], it["action"], it["reason"], it["who"], f"{it['pairs']:,}") for it in report["rules"]]
     plans = [
         f"`{_code(it['origin'])}`, applied by {_inline(it['who'])} at {it['at']}:\n\n{_fenced(it['plan'])}"
         for it in report["plans"]
@@ -125,10 +127,11 @@ def _rules(report: Mapping[str, Any]) -> str:
 
 def _origin(report: Mapping[str, Any]) -> str:
     inputs = [
-        (it["path"], it["format"], f"{it['rows']:,}", f"{it['pairs']:,}", it["sha256"]) for it in report["inputs"]
+        _texts(it["path"], it["format"], f"{it['rows']:,}", f"{it['pairs']:,}", it["sha256"]) for it in report["inputs"]
     ]
     models = [
-        (name, it["model"], it["fingerprint"], it["template"], it["dtype"]) for name, it in report["models"].items()
+        _texts(name, it["model"], it["fingerprint"], it["template"], it["dtype"])
+        for name, it in report["models"].items()
     ]
     parts = ["## Where it comes from", _table(("file", "format", "rows", "pairs", "sha256"), inputs)]
     if models:
@@ -142,13 +145,21 @@ def _origin(report: Mapping[str, Any]) -> str:
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [" | ".join(map(_inline, line)) for line in lines]
-    return "\n".join(f"| {row} |" for row in (" | ".join(head), " | ".join("---" for _ in head), *rows))
+    """A table of cells that are Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
+
+
+def _texts(*texts: str) -> list[str]:
+    return [_inline(text) for text in texts]
+
+
+#: What is markup within a line: emphasis, code, links, HTML, entities, formulas, mail addresses and bare URLs.
+_MARKUP = re.compile(r"[\\`*_~|<>\[\]&$@]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 
 def _inline(text: str) -> str:
     """A text on one line that Markdown shows as it is."""
-    return re.sub(r"([\\|<>\[\]])", r"\\\1", printable(text))
+    return _MARKUP.sub(r"\\\g<0>", printable(text))
 
 
 def _code(text: str) -> str:

@@ -1,6 +1,6 @@
 """What an export can look like: an entry of `EXPORTERS` for each trainer or viewer. SQL over pairs; writes nothing.
 
-The pairs are lines with `prompt`, `chosen`, `rejected` (messages, flips done), `votes`, `rating_chosen`,
+The pairs are lines with `prompt`, `chosen`, `rejected` (messages, flips done), `tie`, `votes`, `rating_chosen`,
 `rating_rejected` and the columns of `NUMBERS`. A pair that a format cannot hold is left out with the reason that
 `limits` gives; of all others the format holds prompt, chosen and rejected word for word.
 """
@@ -32,12 +32,14 @@ NUMBERS = {
 }
 #: The reference's log-probs and the tokens that they are of: they hold for messages under a chat template alone.
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps", "prompt_tokens", "chosen_tokens", "rejected_tokens")
-TARGETS, DIAGNOSED = ("target_margin", "margin"), ("diagnosed_p_flip",)
+DIAGNOSED = ("diagnosed_p_flip",)
+#: γ_i where there is one; the same for trainers that need a number of every pair.
+TARGET, MARGIN = "target_margin", "margin"
 RATINGS, VOTES = ("score_chosen", "score_rejected"), ("votes_for", "votes_against", "votes_tied")
 #: Columns that are written where the run has them; all others always are.
-OPTIONAL = frozenset({*REFERENCE, *TARGETS, *DIAGNOSED, *RATINGS, *VOTES})
-#: What a line of an export may ask of a trainer beside its texts.
-ASKS = ("weight", "p_flip", "target_margin")
+OPTIONAL = frozenset({*REFERENCE, TARGET, MARGIN, *DIAGNOSED, *RATINGS, *VOTES})
+#: What a decision may ask of a trainer for a pair that stays, by the column that says it.
+ASKS = ("weight", "p_flip")
 
 _MESSAGES = {side: side for side in ("prompt", "chosen", "rejected")}
 _TEXTS = {side: f"{side}[1].content" for side in ("prompt", "chosen", "rejected")}
@@ -51,6 +53,8 @@ _ALTERNATING = {
     "the turns of the prompt do not alternate from user to user": f"NOT regexp_full_match({_ROLES}, "
     "'(system )?user( assistant user)*')"
 }
+_NO_TIE = {"a tie, and the trainer reads no soft label": "tie"}
+_UNANSWERED = {"the prompt ends with a turn of the assistant": "prompt[-1].role = 'assistant'"}
 _FROM = "CASE turn.role WHEN 'user' THEN 'human' WHEN 'assistant' THEN 'gpt' ELSE turn.role END"
 _CONVERSATIONS = f'list_transform(prompt, lambda turn: struct_pack("from" := {_FROM}, value := turn.content))'
 
@@ -63,8 +67,8 @@ class Exporter:
 
     title: what reads it. columns: name → SQL. limits: why a pair is left out → SQL that is true then.
     use: how it is loaded, as Markdown.
+    readers: trainer → which of `ASKS` it reads.
     containers: what it may be written as, the usual one first.
-    honours: which of `ASKS` its reader takes into account.
     companion: a file that the reader needs beside the data: its name and its text.
     document: for a JSON file that is one object: what stands before and after its list of pairs, from the run's name.
     """
@@ -72,15 +76,15 @@ class Exporter:
     title: str
     columns: Mapping[str, str]
     use: Callable[[Files], str]
+    readers: Mapping[str, Container[str]]
     limits: Mapping[str, str] = field(default_factory=dict)
     containers: tuple[str, ...] = ("parquet", "jsonl")
-    honours: frozenset[str] = frozenset()
     companion: tuple[str, Callable[[Files], str]] | None = None
     document: Callable[[str], tuple[str, str]] | None = None
 
     @property
     def unfit(self) -> str:
-        """SQL over `prompt`, `chosen` and `rejected`: why the format cannot hold a pair, else null."""
+        """SQL over `prompt`, `chosen`, `rejected` and `tie`: why the format cannot hold a pair, else null."""
         cases = " ".join(f"WHEN {test} THEN '{reason}'" for reason, test in self.limits.items())
         return f"CASE {cases} END" if cases else "NULL::VARCHAR"
 
@@ -142,19 +146,18 @@ def _use_openrlhf(files: Files) -> str:
     return (
         f"`--dataset {files['train']} --prompt_key prompt --chosen_key chosen --rejected_key rejected "
         "--apply_chat_template`. Its reward trainer takes `margin` (γ_i, in the unit of this run's margins) off the "
-        "difference of the rewards."
+        "difference of the rewards. A pair without a γ_i of its own has γ0 there."
     )
 
 
 def _use_ms_swift(files: Files) -> str:
-    return f"`swift rlhf --rlhf_type dpo --dataset {files['train']}`. Its reward trainer takes `margin` (γ_i)."
+    return f"`swift rlhf --rlhf_type dpo --dataset {files['train']}`. Its reward trainer takes `margin`: γ_i, or γ0."
 
 
 def _use_llm_comparator(files: Files) -> str:
     return (
         "Open it at https://pair-code.github.io/llm-comparator/. Side A is chosen, side B is rejected. The score is "
-        "1.5·(1 − 2·`p_flip`): 1.5 where the label counts in full, 0 where both sides count alike. "
-        "Annotators' votes are the individual ratings."
+        "1.5, and 0 for a tie. Soft labels and weights are custom fields, annotators' votes the individual ratings."
     )
 
 
@@ -165,7 +168,7 @@ _COMPARED = {
     "tags": "[source]",
     "output_text_a": _TEXTS["chosen"],
     "output_text_b": _TEXTS["rejected"],
-    "score": "1.5 * (1 - 2 * p_flip)",
+    "score": "CASE WHEN tie THEN 0.0 ELSE 1.5 END",
     "individual_rater_scores": "list_transform(coalesce(votes, []), lambda one: "
     "struct_pack(is_flipped := false, score := 1.5 * one.vote, rationale := one.annotator))",
     "custom_fields": "struct_pack(pair_id := pair_id, source := source, decision := decision, "
@@ -187,21 +190,27 @@ def _comparison(run: str) -> tuple[str, str]:
     return json.dumps({**head, "models": models}, ensure_ascii=False)[:-1] + ', "examples": [\n', "\n]}\n"
 
 
+_TRL_READERS = {
+    "curate train": ASKS,
+    "training.trl.GammaDPOTrainer": ("weight",),
+    "TRL's own DPOTrainer": (),
+}
+
 SOURCE = "source"  # the source's own schema, see `curate.own_schema`
 
 EXPORTERS: dict[str, Exporter] = {
     "trl": Exporter(
         "TRL, conversational; curate train",
-        {**_MESSAGES, **NUMBERS, **dict(zip(REFERENCE, REFERENCE, strict=True))},
+        {**_MESSAGES, "tie": "tie", **NUMBERS, **dict(zip(REFERENCE, REFERENCE, strict=True))},
         _use_trl,
-        honours=frozenset(ASKS),
+        _TRL_READERS,
     ),
     "trl-standard": Exporter(
         "TRL, standard: three texts; curate train",
-        {**_TEXTS, **NUMBERS},
+        {**_TEXTS, "tie": "tie", **NUMBERS},
         _use_trl,
+        _TRL_READERS,
         limits=_ONE_QUESTION | _ONE_ANSWER,
-        honours=frozenset(ASKS),
     ),
     "llamafactory": Exporter(
         "LLaMA-Factory, sharegpt ranking",
@@ -211,7 +220,8 @@ EXPORTERS: dict[str, Exporter] = {
             **NUMBERS,
         },
         _use_llamafactory,
-        limits=_ONE_ANSWER | _ALTERNATING,
+        {"LLaMA-Factory": ()},
+        limits=_NO_TIE | _ONE_ANSWER | _ALTERNATING,
         containers=("jsonl", "parquet"),
         companion=("dataset_info.json", _dataset_info),
     ),
@@ -219,36 +229,45 @@ EXPORTERS: dict[str, Exporter] = {
         "Axolotl, chat_template.default",
         {"messages": "prompt", "chosen": "chosen[1]", "rejected": "rejected[1]", **NUMBERS},
         _use_axolotl,
-        limits=_ONE_ANSWER,
+        {"Axolotl": ()},
+        limits=_NO_TIE | _ONE_ANSWER | _UNANSWERED,
         containers=("jsonl", "parquet"),
     ),
     "openrlhf": Exporter(
         "OpenRLHF, with a chat template",
-        {**_MESSAGES, "margin": "target_margin", **NUMBERS},
+        {**_MESSAGES, "margin": "margin", **NUMBERS},
         _use_openrlhf,
+        {"OpenRLHF": ()},
+        limits=_NO_TIE,
         containers=("jsonl", "parquet"),
-        honours=frozenset({"target_margin"}),
     ),
     "ms-swift": Exporter(
         "ms-swift",
         {
             "messages": "list_concat(prompt, chosen)",
             "rejected_response": _TEXTS["rejected"],
-            "margin": "target_margin",
+            "margin": "margin",
             **NUMBERS,
         },
         _use_ms_swift,
-        limits=_ONE_ANSWER | {"both sides are the same, which ms-swift refuses": "chosen = rejected"},
+        {"ms-swift": ()},
+        limits=_NO_TIE
+        | _ONE_ANSWER
+        | {
+            "the prompt does not end with a turn of the user, after which ms-swift puts the rejected side": (
+                "prompt[-1].role <> 'user'"
+            ),
+            "both sides are the same, which ms-swift refuses": "chosen = rejected",
+        },
         containers=("jsonl",),
-        honours=frozenset({"target_margin"}),
     ),
     "llm-comparator": Exporter(
         "LLM Comparator, to look at",
         _COMPARED,
         _use_llm_comparator,
+        {},
         limits=_ONE_QUESTION | _ONE_ANSWER,
         containers=("json",),
-        honours=frozenset({"p_flip"}),
         document=_comparison,
     ),
 }

@@ -6,13 +6,13 @@
     OUTPUT/_export.json                  what the card says, for machines
 
 Reads `pairs`, `refused`, the decisions, and `weights`, `diagnosis`, `scores` where they are; writes nothing into the
-run. Streams: only numbers of all pairs are in memory. The folder appears when all of it is on the disk. Pairs and
-refused rows = exported + removed, asserted.
+run. Streams: of all pairs only numbers are in memory, and of those that leave why, by whom and by which rule; prompts
+and answers are not. The folder appears when all of it is on the disk. Pairs and refused rows = exported + removed,
+asserted.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -28,57 +28,48 @@ from curate.config import ExportConfig
 from curate.dataset_card import card
 from curate.decisions import Decisions
 from curate.errors import ConfigError, RunError
-from curate.exporters import SOURCE, Exporter, named
+from curate.export_folder import export_folder, write_report
+from curate.exporters import ASKS, SOURCE, Exporter, named
 from curate.progress import Progress, Quiet
-from curate.provenance import provenance
+from curate.provenance import margin_settings, provenance
 from curate.removed import gone, reasons, refused_rows, removed_sink
 from curate.selecting import REFUSED, Selection, kept, select
 from curate.sinks import Sink, json_sink, parquet_sink
-from curate.store import Run, atomic_folder, sync
+from curate.store import Run
 from curate.view import RunView, plain_records
 
-CARD, REPORT = "README.md", "_export.json"
+CARD = "README.md"
 
 
 def export(
-    view: RunView, output: Path, config: ExportConfig | None = None, progress: Progress | None = None
+    view: RunView, output: str | Path, config: ExportConfig | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Write a run's pairs as its log of decisions says.
 
     Args:
-        output: a new folder, an empty one, or one that holds an earlier export, which is replaced.
+        output: a new folder, an empty one, or one that holds an earlier export and nothing else, which is replaced.
 
     Returns:
         What the card says.
 
     Raises:
         ConfigError: the format or container is unknown, or a split gets no pair.
-        RunError: the folder holds something else, nothing is left to export, the run changed meanwhile, or its source
-            files are needed and are not as they were.
+        RunError: the folder holds something else or is the current one, nothing is left to export, the run changed
+            meanwhile, or its source files are needed and are not as they were.
         StorageError: the disk refuses.
     """
     config = config or ExportConfig()
-    _check_output(view, output)
+    target = Path(output).resolve()
+    if target.is_relative_to(view.path.resolve()):
+        raise RunError(f"{output}: that is within the run; choose another folder with -o")
     decisions, stages = Decisions(view), view.manifest["stages"]
-    with atomic_folder(output) as folder:
+    with export_folder(target) as folder:
         report = provenance(view, decisions, config)
         report |= _Export(view, folder, config, progress or Quiet()).write()
         if view.manifest["stages"] != stages:
             raise RunError(f"{view.path}: the run changed while it was exported; export it again")
         (folder / CARD).write_text(card(report), encoding="utf-8")
-        (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        for path in folder.rglob("*"):
-            sync(path)
-    return report
-
-
-def _check_output(view: RunView, output: Path) -> None:
-    if output.resolve().is_relative_to(view.path.resolve()):
-        raise RunError(f"{output}: that is within the run; choose another folder with -o")
-    if output.exists() and not output.is_dir():
-        raise RunError(f"{output}: that is a file; name a folder with -o")
-    if output.is_dir() and any(output.iterdir()) and not (output / REPORT).is_file():
-        raise RunError(f"{output}: the folder holds something that is no export; choose another with -o")
+        return write_report(folder, report)
 
 
 class _Export:
@@ -157,10 +148,8 @@ class _Export:
 
     def _settings(self, selection: Selection) -> dict[str, Any]:
         """With which settings the target margins were made, for the footer; nothing where decisions set others."""
-        if selection.own_margins or not self.view.has("weights"):
-            return {}
-        weighed = self.view.stage("weigh")
-        return {"target_margin": {name: weighed[name] for name in ("margin", "beta", "gamma0", "tau")}}
+        settings = margin_settings(self.view)
+        return {"target_margin": settings} if settings and not selection.own_margins else {}
 
     def _stream(self, selection: Selection, sinks: Mapping[str, Sink], removed: Sink) -> None:
         with duckdb.connect() as connection:
@@ -219,14 +208,19 @@ class _Export:
         }
 
     def _not_honoured(self, exporter: Exporter, selection: Selection) -> list[str]:
+        """What each trainer takes otherwise than it was decided."""
         stays = selection.kept
         asked = {"weight": pc.not_equal(stays["weight"], 1), "p_flip": pc.not_equal(stays["p_flip"], 0)}
         counts = {name: int(pc.sum(mask).as_py() or 0) for name, mask in asked.items()}
-        return [
-            f"{pairs:,} pairs have a {name} that {self.config.format} does not read: it takes them as they are labelled"
-            for name, pairs in counts.items()
-            if pairs and name not in exporter.honours
-        ]
+        ties = int(pc.sum(stays["tie"]).as_py() or 0)
+        notes = []
+        for trainer, reads in exporter.readers.items():
+            for name in ASKS:
+                if counts[name] and name not in reads:
+                    tied = f", {ties:,} ties in the order of the file" if ties and name == "p_flip" else ""
+                    what = f"{counts[name]:,} pairs have a {name} that {trainer} does not read"
+                    notes.append(f"{what}: it takes them as they are labelled{tied}")
+        return notes
 
 
 def _write_splits(batch: pa.Table, sinks: Mapping[str, Sink]) -> None:

@@ -5,11 +5,10 @@ given, what stands already. One query adds up all pairs by what is the same abou
 few lines, so that a preview costs what its plan costs.
 
 A pair that stays trains with a weight w and a label s, the probability with which it counts for its chosen side: 1, or
-0 where it is flipped, or a soft label. If the label is wrong with probability p, then p·w·s of it still trains the
-wrong way round, and (1 − p)·w·(1 − s) does so anew. By hand: p = 0.3, soft(0.7): 0.21 is left of 0.3, 0.21 is new.
-p is `p_flip`; of two opposite labels one is wrong, so that there p follows from the evidence alone.
-
-A tie has no label: it stays where it is decided to keep, soften or weigh it.
+0 where it is flipped, or a soft label; `curate.effects` says which. If the label is wrong with probability p, then
+p·w·s of it still trains the wrong way round, and (1 − p)·w·(1 − s) does so anew. By hand: p = 0.3, soft(0.7): 0.21 is
+left of 0.3, 0.21 is new. p is `p_flip`; of two opposite labels one is wrong, so that there p follows from the evidence
+alone.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from curate.applying import UNMATCHED, rule_query
 from curate.columns import DERIVED
 from curate.decisions import Decisions
 from curate.detect import FUSED, GROUPED
+from curate.effects import LABEL, NO_LABEL, UNLABELLED, WEIGHT
 from curate.plans import Plan
 from curate.selftest import PROMISED_RATE
 from curate.view import RunView
 
-NO_LABEL = "a tie has no label to train on"
 UNDECIDED = "nothing is decided"
 EXAMPLES = 3
 STEP = 0.1  # width of a bin of weights or soft labels
@@ -59,16 +58,17 @@ SELECT planned.* REPLACE (
 FROM (SELECT *, decided AND row NOT IN (SELECT unnest($preview_spared::BIGINT[])) AS wins FROM ({planned})) AS planned
 LEFT JOIN earlier USING (row) LEFT JOIN told USING (code)
 """
-_TRAINED = """
-SELECT *, CASE WHEN tie THEN NULL WHEN {opposite} THEN 1 / (1 + exp(evidence)) ELSE p_flip END AS p,
+_TRAINED = f"""
+SELECT * REPLACE (coalesce(action, 'keep') AS action),
+    CASE WHEN tie THEN NULL WHEN {{opposite}} THEN 1 / (1 + exp(evidence)) ELSE p_flip END AS p,
     chosen_tokens - rejected_tokens AS longer, sign(longer) AS side,
     NOT tie AND p_flip >= $preview_called AS called,
-    tie AND action <> 'drop' AND NOT (decided AND action IN ('keep', 'soft', 'weight')) AS unlabelled,
-    CASE WHEN unlabelled OR action = 'drop' THEN 0 WHEN action = 'weight' THEN value ELSE 1 END AS weight,
-    CASE action WHEN 'flip' THEN 0 WHEN 'soft' THEN value ELSE 1 END AS label,
-    CASE WHEN weight > 0 THEN least(floor(weight / {step}), {most})::INT END AS weight_step,
-    CASE WHEN action = 'soft' THEN least(floor(label / {step}), 1 / {step} - 1)::INT END AS label_step
-FROM ({pairs})
+    {UNLABELLED} AS unlabelled,
+    CASE WHEN unlabelled OR action = 'drop' THEN 0 ELSE {WEIGHT} END AS weight,
+    CASE WHEN action = 'flip' THEN 0 ELSE {LABEL} END AS label,
+    CASE WHEN weight > 0 THEN least(floor(weight / {STEP}), {_MOST_STEPS})::INT END AS weight_step,
+    CASE WHEN action = 'soft' THEN least(floor(label / {STEP}), 1 / {STEP} - 1)::INT END AS label_step
+FROM (SELECT * REPLACE (CASE WHEN decided THEN action END AS action) FROM ({{pairs}}))
 """
 _SUMS = {
     "pairs": "count(*)",
@@ -183,7 +183,7 @@ def _sums(view: RunView, plan: Plan, decisions: Decisions | None, *, spare_revie
         pairs = _ON_TOP.format(planned=pairs)
     parameters["preview_called"] = view.stage("diagnose")["config"]["p_flip"] if view.has("diagnosis") else None
     opposite = "list_contains(checks, 'opposite_label')" if view.has("diagnosis") else "FALSE"
-    trained = _TRAINED.format(pairs=pairs, opposite=opposite, step=STEP, most=_MOST_STEPS)
+    trained = _TRAINED.format(pairs=pairs, opposite=opposite)
     keys, sums = ", ".join(_KEYS), ", ".join(f"{sql} AS {name}" for name, sql in _SUMS.items())
     query = (
         f"SELECT {keys}, source, grouping(source) AS mixed, {sums} FROM ({trained}) "

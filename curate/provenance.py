@@ -31,7 +31,7 @@ def provenance(view: RunView, decisions: Decisions, config: ExportConfig) -> dic
         "refused": ingested["refused"],
         "inputs": [{name: entry[name] for name in read} for entry in ingested["inputs"]],
         "models": _models(view),
-        "weights": _weights(view),
+        "weights": margin_settings(view),
         "fingerprints": {name: stage["fingerprint"] for name, stage in view.manifest["stages"].items()},
         "rules": plain_records(view.sql(_RULES, most=_MOST_RULES)),
         "plans": _plans(decisions),
@@ -51,7 +51,8 @@ def _models(view: RunView) -> dict[str, dict[str, str]]:
     }
 
 
-def _weights(view: RunView) -> dict[str, Any]:
+def margin_settings(view: RunView) -> dict[str, Any]:
+    """With which settings the run's target margins were made; nothing where it has none."""
     if not view.has("weights"):
         return {}
     return {name: view.stage("weigh")[name] for name in ("margin", "beta", "gamma0", "tau")}

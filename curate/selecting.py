@@ -1,7 +1,7 @@
 """Which pairs an export holds, which way round, and with which numbers: decisions, weights, scores → a narrow table.
 
-Reads `pairs`, `decisions`, `weights`, `diagnosis` and `scores`. The table has a line a pair, in the input's order, and
-no texts, so that the texts of a large run stream past it.
+Reads `pairs`, `decisions`, `weights`, `diagnosis` and `scores`. The table has a line a pair, in the input's order, with
+the reason, origin and who of those that leave; it has no prompts and answers: those of a large run stream past it.
 """
 
 from __future__ import annotations
@@ -13,41 +13,39 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curate.applying import STAY
 from curate.config import ExportConfig
-from curate.exporters import DIAGNOSED, RATINGS, REFERENCE, TARGETS, VOTES
+from curate.effects import LABEL, NO_LABEL, UNLABELLED, WEIGHT
+from curate.exporters import DIAGNOSED, MARGIN, RATINGS, REFERENCE, TARGET, VOTES
 from curate.formats import Pair
 from curate.pairs import messages_of, pair_id
 from curate.predicates import ACTIONS
+from curate.provenance import margin_settings
 from curate.schema import PAIRS
 from curate.store import Run
 from curate.view import RunView
 
 #: Why a pair or row is not in the export.
 DECIDED, TIE, UNFIT, REFUSED = "decision", "tie", "format", "refused"
-UNDECIDED = "none"
-_TIE_REASON = "a tie: no side was preferred, and nothing was decided about it"
+NO_DECISION = "none"
 _TEMPLATE = "chat"  # under which a trainer that is given messages makes the same tokens
 
 #: `looked` holds what is known from the texts, so that no join sees a text.
-_SELECTED = """
-WITH looked AS MATERIALIZED (SELECT "row", tie, {unfit} AS unfit, {test} AS test FROM pairs),
+_SELECTED = f"""
+WITH looked AS MATERIALIZED (SELECT "row", tie, {{unfit}} AS unfit, {{test}} AS test FROM pairs),
 judged AS (
     SELECT looked.*, action, value, reason, origin, who, decided_margin, coalesce(action = 'flip', false) AS flipped,
-        CASE WHEN action = 'drop' THEN '{decided}' WHEN tie AND coalesce(action NOT IN {stay}, true) THEN '{tie}'
-            WHEN unfit IS NOT NULL THEN '{format}' END AS gone
+        CASE WHEN action = 'drop' THEN '{DECIDED}' WHEN {UNLABELLED} THEN '{TIE}' WHEN unfit IS NOT NULL THEN '{UNFIT}'
+            END AS gone
     FROM looked LEFT JOIN (
         SELECT "row", action, value, reason, origin, who, target_margin AS decided_margin FROM decisions
     ) USING ("row")
 )
-SELECT "row", test, flipped, gone::ENUM('{decided}', '{tie}', '{format}') AS gone,
-    CASE gone WHEN '{decided}' THEN reason WHEN '{tie}' THEN '{tie_reason}' WHEN '{format}' THEN unfit END AS reason,
-    CASE WHEN gone = '{decided}' THEN origin END AS origin, CASE WHEN gone = '{decided}' THEN who END AS who,
-    coalesce(action, '{undecided}')::ENUM('{undecided}', {actions}) AS decision,
-    CASE WHEN action = 'weight' THEN value ELSE 1.0 END AS weight,
-    CASE WHEN action = 'soft' THEN 1.0 - value WHEN tie THEN 0.5 ELSE 0.0 END AS p_flip,
-    {numbers}
-FROM judged {joins} ORDER BY "row"
+SELECT "row", test, tie, flipped, gone::ENUM('{DECIDED}', '{TIE}', '{UNFIT}') AS gone,
+    CASE gone WHEN '{DECIDED}' THEN reason WHEN '{TIE}' THEN '{NO_LABEL}' WHEN '{UNFIT}' THEN unfit END AS reason,
+    CASE WHEN gone = '{DECIDED}' THEN origin END AS origin, CASE WHEN gone = '{DECIDED}' THEN who END AS who,
+    coalesce(action, '{NO_DECISION}')::ENUM {(NO_DECISION, *ACTIONS)} AS decision,
+    {WEIGHT} AS weight, 1.0 - ({LABEL}) AS p_flip, {{numbers}}
+FROM judged {{joins}} ORDER BY "row"
 """
 _READ = [name for name in PAIRS.names if name not in ("tie", "original")]
 
@@ -70,8 +68,8 @@ _PER_SIDE = "CASE WHEN flipped THEN {1} ELSE {0} END AS {2}"
 class Selection:
     """What becomes of each pair.
 
-    table: `row`, `gone` (why it is not in the export, null where it is), `reason`, `origin`, `who`, `test`, `flipped`,
-        `decision`, `weight`, `p_flip`, and those of `present` that are not in the pairs themselves.
+    table: `row`, `gone` (why it is not in the export, null where it is), `reason`, `origin`, `who`, `test`, `tie`,
+        `flipped`, `decision`, `weight`, `p_flip`, and those of `present` that are not in the pairs themselves.
     present: columns of `exporters.OPTIONAL` that the run has.
     own_margins: whether a decision set target margins other than those of the run's weights.
     notes: what was left out, and why.
@@ -127,7 +125,7 @@ def select(view: RunView, config: ExportConfig, unfit: str, columns: Container[s
     """Apply the run's decisions, which must be open for the view.
 
     Args:
-        unfit: SQL over `prompt`, `chosen` and `rejected`: why the format cannot hold a pair, else null.
+        unfit: SQL over `prompt`, `chosen`, `rejected` and `tie`: why the format cannot hold a pair, else null.
         columns: those of the format.
     """
     numbers = _numbers(view, columns)
@@ -135,25 +133,24 @@ def select(view: RunView, config: ExportConfig, unfit: str, columns: Container[s
         _SELECTED.format(
             unfit=unfit,
             test=_test(config),
-            stay=STAY,
-            decided=DECIDED,
-            tie=TIE,
-            format=UNFIT,
-            tie_reason=_TIE_REASON,
-            undecided=UNDECIDED,
-            actions=", ".join(f"'{action}'" for action in ACTIONS),
             numbers=", ".join(numbers),
             joins=" ".join(f'LEFT JOIN {name} USING ("row")' for name in _JOINED if view.has(name)),
         )
     )
-    present, notes = frozenset(_in_pairs(view) | set(table.column_names)), []
-    if "target_margin" in table.column_names:
-        present |= set(TARGETS)
-    if REFERENCE[0] in present and (missing := _without_reference(table)):
+    own = bool(pc.any(table["own_margin"]).as_py())
+    table, notes = table.drop_columns(["own_margin"]), []
+    if MARGIN in columns and TARGET in table.column_names:
+        table = table.append_column(MARGIN, _margins(table, None if own else margin_settings(view).get("gamma0")))
+    present = frozenset(_in_pairs(view) | set(table.column_names))
+    if MARGIN in present and (missing := _without(table, MARGIN)):
+        present -= {MARGIN}
+        notes.append(
+            f"{MARGIN} is left out: {missing:,} of the pairs have no target margin, and decisions set those of others"
+        )
+    if REFERENCE[0] in present and (missing := _without(table, *REFERENCE[:2])):
         present -= set(REFERENCE)
         notes.append(f"ref_* are left out: {missing:,} of the pairs have no log-prob of the reference")
-    own = bool(pc.any(table["own_margin"]).as_py())
-    return Selection(table.drop_columns(["own_margin"]), present, own, tuple(notes))
+    return Selection(table, present, own, tuple(notes))
 
 
 _JOINED = ("weights", "diagnosis", "scores")
@@ -166,7 +163,7 @@ def _numbers(view: RunView, columns: Container[str]) -> list[str]:
     planned = view.sql("SELECT count(*) AS pairs FROM decisions WHERE target_margin IS NOT NULL")["pairs"][0]
     found = [f"decided_margin IS NOT NULL AND decided_margin IS DISTINCT FROM {margin} AS own_margin"]
     if weighed or planned:
-        found.append(f"CASE WHEN NOT flipped THEN coalesce(decided_margin, {margin}) END AS {TARGETS[0]}")
+        found.append(f"CASE WHEN NOT flipped THEN coalesce(decided_margin, {margin}) END AS {TARGET}")
     if view.has("diagnosis"):
         found.append(_PER_SIDE.format("diagnosis.p_flip", "1.0 - diagnosis.p_flip", DIAGNOSED[0]))
     if REFERENCE[0] in columns and _has_reference(view):
@@ -185,10 +182,15 @@ def _has_reference(view: RunView) -> bool:
     return "reference" in scored["passes"] and scored["template"] == _TEMPLATE
 
 
-def _without_reference(table: pa.Table) -> int:
-    stays = pc.is_null(table["gone"])
-    missing = pc.or_(pc.is_null(table[REFERENCE[0]]), pc.is_null(table[REFERENCE[1]]))
-    return int(pc.sum(pc.and_(stays, missing)).as_py() or 0)
+def _margins(table: pa.Table, gamma0: float | None) -> pa.ChunkedArray:
+    """γ_i; γ0 where there is none, which is no difference from the others."""
+    return table[TARGET] if gamma0 is None else pc.fill_null(table[TARGET], gamma0)
+
+
+def _without(table: pa.Table, *names: str) -> int:
+    """How many of the pairs that stay lack one of these."""
+    stays = table.filter(pc.is_null(table["gone"]))
+    return len(stays) - len(stays.select(names).drop_null())
 
 
 def _in_pairs(view: RunView) -> set[str]:

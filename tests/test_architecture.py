@@ -39,7 +39,7 @@ LAYERS = [
     {"predicates", "aggregates"},
     {"compiling", "plans", "movement"},
     {"applying", "ready_made", "entries"},
-    {"decision_log"},
+    {"decision_log", "effects", "export_folder"},
     {"standing"},
     {"choices"},
     {"decisions", "exporters", "sinks", "flipping", "json_text"},

@@ -129,3 +129,4 @@ def test_an_export_that_is_killed_leaves_no_half_file(tmp_path):
     assert not (tmp_path / "out").exists()
     call(run.path, "-o", tmp_path / "out")
     assert len(pd.read_parquet(tmp_path / "out" / "train.parquet")) == 60_000
+    assert not list(tmp_path.glob(".out.*"))

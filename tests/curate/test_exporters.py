@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import pandas as pd
@@ -14,8 +15,9 @@ from curate.decisions import Decisions
 from curate.errors import ConfigError
 from curate.exporters import EXPORTERS, OPTIONAL, named
 from curate.exporting import export
-from curate.formats import Message, Pair
+from curate.formats import Pair
 from curate.pairs import ingest, messages_of, pair_id
+from curate.plans import Plan, Rule
 from curate.store import Run
 from curate.view import RunView
 
@@ -70,54 +72,35 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-# --- reading an export back, in ways that share no code with the writing ---
+#: Formats whose lines say which pairs are ties, so that they are read back as such; the others hold none.
+SAYS_TIE = {"llm-comparator"}
+#: Formats whose trainers take weights and soft labels, or that nothing is trained on.
+HOLDS_TIES = {"trl", "trl-standard", "llm-comparator"}
 
 
-def _by_ingest(path, folder, **reading):
+def read_back(path, folder):
+    """The pairs that `curate ingest` makes of an export, without being told its format."""
     run = Run.create(folder)
-    ingest(IngestConfig((str(path),), **reading), run)
+    report = ingest(IngestConfig((str(path),)), run)
+    assert report["refused"] == 0
     return pairs_of(run)
-
-
-def _ms_swift(path, folder):
-    found = []
-    for line in lines_of(path):
-        *prompt, chosen = (Message(turn["role"], turn["content"]) for turn in line["messages"])
-        found.append(Pair(tuple(prompt), (chosen,), (Message("assistant", line["rejected_response"]),)))
-    return found
-
-
-def _llm_comparator(path, folder):
-    return [
-        Pair(
-            (Message("user", line["input_text"]),),
-            (Message("assistant", line["output_text_a"]),),
-            (Message("assistant", line["output_text_b"]),),
-        )
-        for line in lines_of(path)
-    ]
-
-
-AXOLOTL = {"prompt": "messages", "chosen": "chosen", "rejected": "rejected"}
-READERS = {
-    "trl": _by_ingest,
-    "trl-standard": _by_ingest,
-    "llamafactory": _by_ingest,
-    "axolotl": lambda path, folder: _by_ingest(path, folder, columns=AXOLOTL),
-    "openrlhf": _by_ingest,
-    "ms-swift": _ms_swift,
-    "llm-comparator": _llm_comparator,
-}
 
 
 def pairs_of(run):
     table = run.read_pairs(0, run.count_pairs())
     sides = (messages_of(table[side].to_pylist()) for side in ("prompt", "chosen", "rejected"))
-    return [Pair(*pair) for pair in zip(*sides, strict=True)]
+    return [Pair(*pair) for pair in zip(*sides, table["tie"].to_pylist(), strict=True)]
+
+
+def as_read(name, pair):
+    """A pair as the format tells it."""
+    return pair if name in SAYS_TIE else replace(pair, tie=False)
 
 
 def fits(name, pair):
     """Whether a format can hold a pair, as its documentation has it."""
+    if pair.tie and name not in HOLDS_TIES:
+        return False
     roles = [turn.role for turn in pair.prompt]
     one_question = roles == ["user"]
     one_answer = [turn.role for turn in pair.chosen] == [turn.role for turn in pair.rejected] == ["assistant"]
@@ -128,14 +111,10 @@ def fits(name, pair):
         "openrlhf": True,
         "trl-standard": one_question and one_answer,
         "llm-comparator": one_question and one_answer,
-        "axolotl": one_answer,
-        "ms-swift": one_answer and pair.chosen != pair.rejected,
+        "axolotl": one_answer and roles[-1] != "assistant",
+        "ms-swift": one_answer and roles[-1] == "user" and pair.chosen != pair.rejected,
         "llamafactory": one_answer and alternating,
     }[name]
-
-
-def test_every_exporter_has_a_reader_here():
-    assert READERS.keys() == EXPORTERS.keys()
 
 
 # --- round trips ---
@@ -146,13 +125,27 @@ answer = st.fixed_dictionaries({"role": st.just("assistant"), "content": texts})
 question = st.fixed_dictionaries({"role": st.just("user"), "content": texts})
 prompts = st.lists(question, min_size=1, max_size=1) | st.lists(turn, min_size=1, max_size=4)
 answers = st.lists(answer, min_size=1, max_size=1) | st.lists(turn, min_size=1, max_size=2)
-rows = st.fixed_dictionaries({"prompt": prompts, "chosen": answers, "rejected": answers, "source": texts})
+won = st.sampled_from(["a", "a", "tie"])
+rows = st.fixed_dictionaries({"prompt": prompts, "one": answers, "two": answers, "source": texts, "won": won})
+asked = st.sampled_from(["keep", "flip", "drop", "review", "none"]).map(lambda action: (action, None)) | st.tuples(
+    st.sampled_from(["soft", "weight"]), st.sampled_from([0.0, 0.3, 0.5, 1.0])
+)
+COLUMNS = {"prompt": "prompt", "response_a": "one", "response_b": "two", "label": "won"}
 FIRST = {
     "prompt": [{"role": "user", "content": "?"}],
-    "chosen": [{"role": "assistant", "content": "a"}],
-    "rejected": [{"role": "assistant", "content": "b"}],
+    "one": [{"role": "assistant", "content": "a"}],
+    "two": [{"role": "assistant", "content": "b"}],
     "source": "s",
+    "won": "a",
 }
+TRL = {"prompt": FIRST["prompt"], "chosen": FIRST["one"], "rejected": FIRST["two"], "source": "s"}
+
+
+def outcome(pair, action):
+    """What becomes of a pair; None where it leaves."""
+    if action == "drop" or (pair.tie and action not in ("keep", "soft", "weight")):
+        return None
+    return pair.swap() if action == "flip" else pair
 
 
 @settings(
@@ -165,26 +158,23 @@ FIRST = {
 @pytest.mark.parametrize(("name", "container"), WRITTEN)
 def test_reading_an_export_gives_the_same_pairs(name, container, made, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trip")
-    run = make_run(folder, [FIRST, *made], format="trl_conversational")
+    made = [FIRST, *made]
+    run = make_run(folder, made, columns=COLUMNS)
     before = pairs_of(run)
-    actions = [
-        "keep",
-        *data.draw(st.lists(st.sampled_from(["keep", "flip", "drop"]), min_size=len(made), max_size=len(made))),
-    ]
-    report = exported(run, folder / "out", name, container, [(row, it, None) for row, it in enumerate(actions)])
-    expected = [
-        pair.swap() if action == "flip" else pair
-        for pair, action in zip(before, actions, strict=True)
-        if action != "drop" and fits(name, pair)
-    ]
+    assert [pair.tie for pair in before] == [row["won"] == "tie" for row in made]
+    actions = [("soft", 0.3), *data.draw(st.lists(asked, min_size=len(made) - 1, max_size=len(made) - 1))]
+    decisions = [(row, *it) for row, it in enumerate(actions) if it[0] != "none"]
+    report = exported(run, folder / "out", name, container, decisions)
+    became = [outcome(pair, action) for pair, (action, _) in zip(before, actions, strict=True)]
+    expected = [pair for pair in became if pair is not None and fits(name, pair)]
     path = folder / "out" / report["files"][0]["file"]
-    assert READERS[name](path, folder / "again") == expected
+    assert read_back(path, folder / "again") == [as_read(name, pair) for pair in expected]
     assert report["exported"] == len(expected)
     assert report["pairs"] + report["refused"] == len(expected) + sum(report["removed"].values())
     if name != "llm-comparator":
         lines = lines_of(path)
         assert [line["pair_id"] for line in lines] == [pair_id(pair) for pair in expected]
-        sources = [[FIRST, *made][line["row"]]["source"] or "data" for line in lines]
+        sources = [made[line["row"]]["source"] or "data" for line in lines]
         assert [line["source"] for line in lines] == sources
 
 
@@ -194,6 +184,8 @@ def real_runs(real_data, tmp_path_factory):
     for name, path in REAL.items():
         runs[name] = Run.create(tmp_path_factory.mktemp("real") / "run")
         ingest(IngestConfig((str(real_data / path),)), runs[name])
+        with RunView(runs[name].path) as view:  # ties too
+            Decisions(view).apply(Plan("all", (Rule.parse("when true then keep"),)), origin="test")
     return runs
 
 
@@ -201,10 +193,10 @@ def real_runs(real_data, tmp_path_factory):
 @pytest.mark.parametrize("data", REAL)
 def test_real_data_come_back(data, name, container, real_runs, tmp_path):
     run = real_runs[data]
-    ties = run.read_pairs(0, run.count_pairs(), ["tie"])["tie"].to_pylist()
-    expected = [pair for pair, tie in zip(pairs_of(run), ties, strict=True) if not tie and fits(name, pair)]
+    kept = [pair for pair in pairs_of(run) if fits(name, pair)]
     report = exported(run, tmp_path / "out", name, container)
-    assert READERS[name](tmp_path / "out" / report["files"][0]["file"], tmp_path / "again") == expected
+    expected = [as_read(name, pair) for pair in kept]
+    assert read_back(tmp_path / "out" / report["files"][0]["file"], tmp_path / "again") == expected
     assert report["exported"] == len(expected) > 0
 
 
@@ -213,7 +205,7 @@ def test_real_data_come_back(data, name, container, real_runs, tmp_path):
 
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_columns_that_the_run_lacks_are_not_written(name, tmp_path):
-    report = exported(make_run(tmp_path, [FIRST]), tmp_path / "out", name)
+    report = exported(make_run(tmp_path, [TRL]), tmp_path / "out", name)
     assert report["columns"] == [column for column in EXPORTERS[name].columns if column not in OPTIONAL]
     (line,) = lines_of(tmp_path / "out" / report["files"][0]["file"])
     assert list(line) == report["columns"]
@@ -296,7 +288,8 @@ def test_llm_comparator_has_all_that_its_readme_requires(tmp_path):
     assert {it["name"] for it in found["metadata"]["custom_fields_schema"]} == set(
         found["examples"][0]["custom_fields"]
     )
-    assert [it["score"] for it in found["examples"]] == [0.75, 1.5, 0.0, 1.5]
+    assert [it["score"] for it in found["examples"]] == [1.5] * 4
+    assert [it["custom_fields"]["p_flip"] for it in found["examples"]] == [0.25, 0, 0.5, 0]
     assert [it["output_text_a"] for it in found["examples"]] == ["a", "1", "a", "a"]
     votes = [it["individual_rater_scores"] for it in found["examples"]]
     assert votes[0] == [{"is_flipped": False, "score": 1.5, "rationale": "ann0"}]
@@ -304,7 +297,7 @@ def test_llm_comparator_has_all_that_its_readme_requires(tmp_path):
 
 
 def test_the_card_says_how_each_is_loaded(tmp_path):
-    run = make_run(tmp_path, [FIRST])
+    run = make_run(tmp_path, [TRL])
     for name in EXPORTERS:
         report = exported(run, tmp_path / name, name)
         card = (tmp_path / name / "README.md").read_text()

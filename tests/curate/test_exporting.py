@@ -1,7 +1,10 @@
 """The stage export: what decisions make of pairs, splits, what was removed and why, the card, and what is refused."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 
 import numpy as np
@@ -231,9 +234,67 @@ def test_what_a_trainer_does_not_read_is_said(run):
         run, (0, "soft", 0.75), (1, "weight", 0.25), (2, "soft", 1.0), format="axolotl", container="parquet"
     )
     assert report["notes"] == [
-        "1 pairs have a weight that axolotl does not read: it takes them as they are labelled",
-        "1 pairs have a p_flip that axolotl does not read: it takes them as they are labelled",
+        "1 pairs have a weight that Axolotl does not read: it takes them as they are labelled",
+        "1 pairs have a p_flip that Axolotl does not read: it takes them as they are labelled",
     ]
+
+
+@pytest.mark.parametrize("name", ["trl", "trl-standard"])
+def test_trls_own_trainer_misreads_ties_and_the_note_counts_them(tmp_path, name):
+    report, pairs = decided(
+        tied(tmp_path), (0, "keep", None), (1, "soft", 0.75), (2, "weight", 2.0), (3, "soft", 0.5), format=name
+    )
+    assert pairs["tie"].tolist() == [True, True, True, False]
+    assert report["notes"] == [
+        "4 pairs have a p_flip that training.trl.GammaDPOTrainer does not read: it takes them as they are labelled, "
+        "3 ties in the order of the file",
+        "1 pairs have a weight that TRL's own DPOTrainer does not read: it takes them as they are labelled",
+        "4 pairs have a p_flip that TRL's own DPOTrainer does not read: it takes them as they are labelled, "
+        "3 ties in the order of the file",
+    ]
+
+
+@pytest.mark.parametrize("name", ["llamafactory", "axolotl", "openrlhf", "ms-swift"])
+def test_ties_leave_where_the_trainer_reads_no_soft_label(tmp_path, name):
+    run = tied(tmp_path)
+    with RunView(run.path) as view:
+        table = pd.DataFrame({"row": range(3), "action": ["keep", "soft", "weight"], "value": [None, 0.75, 2.0]})
+        Decisions(view).decide_all(table, origin="test")
+        report = export(view, tmp_path / "out", ExportConfig(name))
+    assert (report["exported"], report["removed"]) == (1, {"format": 3, "refused": 1})
+    assert report["reasons"][0]["reason"] == "a tie, and the trainer reads no soft label"
+    (line,) = (tmp_path / "out" / "train.jsonl").read_text().splitlines()
+    assert json.loads(line)["row"] == 3
+
+
+# --- a margin for trainers that need one of every pair ---
+
+
+@pytest.mark.parametrize("name", ["openrlhf", "ms-swift"])
+def test_a_pair_without_a_target_margin_has_gamma0(run, tmp_path, name):
+    with RunView(run.path) as view:
+        Decisions(view).decide_all(pd.DataFrame({"row": [4], "action": ["flip"]}), origin="test")
+        assert export(view, tmp_path / "out", ExportConfig(name))["notes"] == []
+    pairs = pd.read_json(tmp_path / "out" / "train.jsonl", lines=True).set_index("row")
+    known = table(run, "weights")["target_margin"]
+    known[4] = run.require("weigh")["gamma0"]
+    np.testing.assert_allclose(pairs["margin"], known)
+    assert pairs.index[pairs["target_margin"].isna()].tolist() == [4]
+
+
+def test_margins_of_a_plan_leave_no_gamma0_for_others(run, tmp_path):
+    plan = 'name = "own"\ntarget_margin = "2 * target_margin"\n[[rules]]\nwhen = "row = 9"\nthen = "drop"'
+    with RunView(run.path) as view:
+        decisions = Decisions(view)
+        decisions.apply(Plan.from_toml(plan), origin="own.toml")
+        decisions.decide_all(pd.DataFrame({"row": [4], "action": ["flip"]}), origin="test")
+        report = export(view, tmp_path / "out", ExportConfig("ms-swift"))
+        assert "margin" not in report["columns"]
+        assert report["notes"] == [
+            "margin is left out: 1 of the pairs have no target margin, and decisions set those of others"
+        ]
+        decisions.decide_all(pd.DataFrame({"row": [4], "action": ["drop"]}), origin="test")
+        assert "margin" in export(view, tmp_path / "out", ExportConfig("ms-swift"))["columns"]
 
 
 # --- splits ---
@@ -290,6 +351,65 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is(run, tmp_path):
         (tmp_path / "new").mkdir()
         export(view, tmp_path / "new")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize("format_name", ["trl", "llamafactory", "source"])
+def test_files_that_are_not_the_exports_own_stay(run, tmp_path, format_name):
+    out = tmp_path / "out"
+    with RunView(run.path) as view:
+        assert export(view, str(out))["holds"] == sorted(it.name for it in out.iterdir())
+        export(view, out, ExportConfig(format_name))
+        export(view, out, ExportConfig(format_name))
+        (out / "model").mkdir()
+        (out / "model" / "weights.bin").write_bytes(b"dear")
+        with pytest.raises(RunError, match=r"out: the folder holds model/weights.bin beside the earlier export; move"):
+            export(view, out)
+        (out / "link").symlink_to(tmp_path)
+        with pytest.raises(RunError, match=r"the folder holds link and 1 more files beside"):
+            export(view, out)
+    assert (out / "model" / "weights.bin").read_bytes() == b"dear"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"holds": 3}'])
+def test_a_report_that_does_not_list_its_files_protects_them(run, tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_export.json").write_text(text)
+    with RunView(run.path) as view, pytest.raises(RunError, match="does not say which files the earlier export wrote"):
+        export(view, tmp_path / "out")
+
+
+def test_paths_are_resolved(run, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far")
+    monkeypatch.chdir(tmp_path / "here")
+    with RunView(run.path) as view:
+        for place in (".", "x/..", "", tmp_path / "here", "/"):
+            with pytest.raises(RunError, match="you are in this folder, which the export would replace"):
+                export(view, place)
+        export(view, "../new/../clean")
+        export(view, tmp_path / "link")
+    assert (tmp_path / "clean" / "train.parquet").is_file()
+    assert (tmp_path / "far" / "train.parquet").is_file()
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_what_killed_exports_left_is_removed_and_what_others_write_is_not(run, tmp_path):
+    names = [".out.0123abcd.tmp", ".out.0123abcd.old.tmp", ".out.89abcdef.tmp", ".out.b.0123abcd.tmp", ".out.mine.tmp"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.parquet").write_text("half")
+    with RunView(run.path) as view, open_folder(tmp_path / names[2]) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        export(view, tmp_path / "out")
+    assert sorted(it.name for it in tmp_path.glob(".out*")) == sorted(names[2:])
+
+
+@contextlib.contextmanager
+def open_folder(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
 
 
 @pytest.mark.parametrize("container", ["parquet", "jsonl"])
@@ -354,6 +474,7 @@ def test_settings_that_cannot_be(run, config, message):
 def test_the_report_is_in_the_folder_and_the_card_has_its_figures(run, tmp_path):
     report, _ = decided(run, (0, "drop", None, "no"), test_share=0.3)
     assert json.loads((tmp_path / "out" / "_export.json").read_text()) == report
+    assert report["holds"] == sorted(it.name for it in (tmp_path / "out").iterdir())
     card = (tmp_path / "out" / "README.md").read_text()
     ingested = run.require("ingest")["inputs"][0]
     for part in (ingested["sha256"], "| **pairs exported** | 59 |", "tiny policy", "gamma0 4.0", "seed 0"):

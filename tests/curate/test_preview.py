@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -15,10 +16,11 @@ from curate.columns import Columns
 from curate.config import DiagnoseConfig, SelftestConfig
 from curate.decisions import Decisions
 from curate.diagnosing import diagnose
+from curate.effects import NO_LABEL
 from curate.entries import PairDecision
 from curate.errors import ConfigError
 from curate.plans import Plan, Rule
-from curate.preview import EXAMPLES, NO_LABEL, UNDECIDED, preview
+from curate.preview import EXAMPLES, UNDECIDED, preview
 from curate.preview_text import preview_records, render_preview
 from curate.ready_made import ready_made
 from curate.selftest import selftest
@@ -71,7 +73,8 @@ def trained(tie, action, value, decided=True):
     """A pair's weight and its label."""
     if action == "drop" or (tie and not (decided and action in ("keep", "soft", "weight"))):
         return 0.0, 1.0
-    return {"weight": (value, 1.0), "soft": (1.0, value), "flip": (1.0, 0.0)}.get(action, (1.0, 1.0))
+    label = {"soft": value, "flip": 0.0}.get(action, 0.5 if tie else 1.0)
+    return value if action == "weight" else 1.0, label
 
 
 def counted(found):
@@ -141,6 +144,15 @@ def test_nothing_is_decided(view, facts):
     labelled = facts[~facts["tie"] & facts["longer"].notna()]
     assert found.length.loc["before", "longer"] == (labelled["longer"] > 0).mean()
     assert found.length.loc["before", "shorter"] == (labelled["longer"] < 0).mean()
+
+
+def test_a_tie_that_is_kept_counts_for_both_of_its_sides(view, facts):
+    found = preview(view, Plan("all", (Rule.parse("when true then keep"),))).length.loc["after"]
+    known = facts[facts["longer"].notna()]
+    assert known["tie"].any()
+    preferred = np.where(known["tie"], 0.5, known["longer"] > 0) * (known["longer"] != 0)
+    assert found["longer"] == pytest.approx(preferred.mean())
+    assert found["tokens"] == pytest.approx((known["longer"] * ~known["tie"]).mean())
 
 
 def test_what_is_left_by_hand(view):
