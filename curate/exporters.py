@@ -122,8 +122,8 @@ def _use_trl(files: Files) -> str:
 
 
 def _use_llamafactory(files: Files) -> str:
-    sets = ",".join(f"curate_{split}" for split in files)
-    return f"`dataset_info.json` describes it: `dataset_dir` is this folder, `dataset: {sets}`, `stage: dpo`."
+    judged = ", `eval_dataset: curate_test`" if "test" in files else ""
+    return f"`dataset_info.json` describes it: `dataset_dir` is this folder, `dataset: curate_train`{judged}, `stage: dpo`."
 
 
 def _dataset_info(files: Files) -> str:
@@ -137,21 +137,27 @@ def _dataset_info(files: Files) -> str:
 
 def _use_axolotl(files: Files) -> str:
     kind = "parquet" if files["train"].endswith(".parquet") else "json"
-    lines = ["rl: dpo", "datasets:", f"  - path: {files['train']}", f"    ds_type: {kind}", "    split: train"]
-    lines += ["    type: chat_template.default", "    field_messages: messages", "    field_chosen: chosen"]
-    return "```yaml\n" + "\n".join([*lines, "    field_rejected: rejected"]) + "\n```"
+    lines = ["rl: dpo"]
+    for name, split in (("datasets", "train"), ("test_datasets", "test")):
+        if split in files:
+            lines += [f"{name}:", f"  - path: {files[split]}", f"    ds_type: {kind}", "    split: train"]
+            lines += ["    type: chat_template.default", "    field_messages: messages", "    field_chosen: chosen"]
+            lines += ["    field_rejected: rejected"]
+    return "```yaml\n" + "\n".join(lines) + "\n```"
 
 
 def _use_openrlhf(files: Files) -> str:
+    judged = f" --eval_dataset {files['test']}" if "test" in files else ""
     return (
-        f"`--dataset {files['train']} --prompt_key prompt --chosen_key chosen --rejected_key rejected "
+        f"`--dataset {files['train']}{judged} --prompt_key prompt --chosen_key chosen --rejected_key rejected "
         "--apply_chat_template`. Its reward trainer takes `margin` (γ_i, in the unit of this run's margins) off the "
         "difference of the rewards. A pair without a γ_i of its own has γ0 there."
     )
 
 
 def _use_ms_swift(files: Files) -> str:
-    return f"`swift rlhf --rlhf_type dpo --dataset {files['train']}`. Its reward trainer takes `margin`: γ_i, or γ0."
+    judged = f" --val_dataset {files['test']}" if "test" in files else ""
+    return f"`swift rlhf --rlhf_type dpo --dataset {files['train']}{judged}`. Its reward trainer takes `margin`: γ_i, or γ0."
 
 
 def _use_llm_comparator(files: Files) -> str:
