@@ -153,7 +153,7 @@ def _resolve(view: RunView, name: str | None, settings: list[str], rules: list[s
 
     parsed = []
     for number, text in enumerate(rules, 1):
-        with located(f"--rule {number}"):
+        with located(f"{_COMMAND_LINE}, rule {number}"):
             parsed.append(Rule.parse(text))
     if name is None:
         return Plan(_COMMAND_LINE, tuple(parsed)), _COMMAND_LINE

@@ -44,7 +44,7 @@ Set = Annotated[
 Loss = Annotated[str | None, typer.Option(help="gamma_dpo, gamma_simpo, dpo, simpo, …", rich_help_panel=_LOSS)]
 Treat = Annotated[
     str | None,
-    typer.Option(help="About noise in a run: drop, flip, soft, weights, gamma or raw.", rich_help_panel=_LOSS),
+    typer.Option(help="About noise in a run: decisions, drop, flip, soft, weights, gamma, raw.", rich_help_panel=_LOSS),
 ]
 Targets = Annotated[
     str | None,

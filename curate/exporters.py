@@ -123,7 +123,8 @@ def _use_trl(files: Files) -> str:
 
 def _use_llamafactory(files: Files) -> str:
     judged = ", `eval_dataset: curate_test`" if "test" in files else ""
-    return f"`dataset_info.json` describes it: `dataset_dir` is this folder, `dataset: curate_train`{judged}, `stage: dpo`."
+    sets = f"`dataset: curate_train`{judged}, `stage: dpo`"
+    return f"`dataset_info.json` describes it: `dataset_dir` is this folder, {sets}."
 
 
 def _dataset_info(files: Files) -> str:
@@ -157,7 +158,8 @@ def _use_openrlhf(files: Files) -> str:
 
 def _use_ms_swift(files: Files) -> str:
     judged = f" --val_dataset {files['test']}" if "test" in files else ""
-    return f"`swift rlhf --rlhf_type dpo --dataset {files['train']}{judged}`. Its reward trainer takes `margin`: γ_i, or γ0."
+    command = f"swift rlhf --rlhf_type dpo --dataset {files['train']}{judged}"
+    return f"`{command}`. Its reward trainer takes `margin`: γ_i, or γ0."
 
 
 def _use_llm_comparator(files: Files) -> str:

@@ -76,5 +76,5 @@ def named(name: str) -> Format:
         ConfigError: there is none.
     """
     if name not in FORMATS:
-        raise ConfigError(f"--format {name}: unknown; choose one of {', '.join(FORMATS)}")
+        raise ConfigError(f"no format {name!r}: choose one of {', '.join(FORMATS)}")
     return FORMATS[name]

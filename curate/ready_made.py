@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from curate.checks import CHECKS
 from curate.columns import NEEDS
 from curate.errors import ConfigError
 from curate.expressions import Column, quoted_name
@@ -76,8 +77,10 @@ def _value(plan: str, key: str, default: str | float, value: str | float) -> str
 # --- parts ---------------------------------------------------------------------------------------
 
 #: Checks that find a pair defective: what is wrong with the pair itself, and that other pairs contradict it.
-DEFECTS = ("identical", "identical_tokens", "empty", "prompts_differ", "last_turn")
-CONTRADICTIONS = ("opposite_label", "cycle")
+DEFECTS, CONTRADICTIONS = (
+    tuple(name for name, check in CHECKS.items() if check.severity == "defect" and check.over == over)
+    for over in ("pair", "all")
+)
 
 _BROKEN = Rule.parse('when kind = "defective" then drop because "a check found a defect"')
 _CALLED_FLIPPED = 'kind = "flipped"'

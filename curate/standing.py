@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from curate.applying import STAY
 from curate.decision_log import DecisionLog
 from curate.entries import Entry, PairDecision, Undo
 from curate.errors import RunError
@@ -48,7 +49,7 @@ CREATE VIEW {{schema}}.decisions AS
     SELECT row, {PAIR_ID} AS pair_id, action, value, target_margin, reason, origin, margin, p_flip,
         entry, decided_at, who
     FROM (
-        SELECT one.*, CASE WHEN one.action IN ('keep', 'soft', 'weight') THEN many.target_margin END AS target_margin
+        SELECT one.*, CASE WHEN one.action IN {STAY} THEN many.target_margin END AS target_margin
         FROM {{schema}}.singles AS one LEFT JOIN {{schema}}.bulks AS many USING (row)
         WHERE many.seq IS NULL OR many.seq < one.seq
         UNION ALL BY NAME

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.store import atomic_path, version_of
+from training.treatments import DECISIONS
 
 _KEPT = ("trained", "held_out")
 _METRICS = {
@@ -21,7 +22,9 @@ _METRICS = {
 
 def write_card(file: Path, training: Mapping[str, Any], report: Mapping[str, Any]) -> None:
     """Write the card as Markdown with the front matter that hubs read."""
-    text = "\n\n".join([_front(training), _data(training, report), _results(report), _settings(training, report)])
+    text = "\n\n".join(
+        [_front(training), _data(training, report), _results(training, report), _settings(training, report)]
+    )
     with atomic_path(file) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -44,12 +47,14 @@ def _data(training: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     return "\n".join(["## Data", "", files, "", "| pairs | |", "|---|---|", *lines])
 
 
-def _results(report: Mapping[str, Any]) -> str:
+def _results(training: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     before, after = report["before"], report["after"]
     if not after:
         return "## Held-out pairs\n\nNone."
     lines = [f"| {word} | {_number(before.get(name))} | {_number(after[name])} |" for name, word in _METRICS.items()]
-    title = f"## Held-out pairs ({report['held_out']:,}, as they are labelled)"
+    decided = report["treat"] == DECISIONS and training["settings"]["eval_data"] is None
+    judged = "as it was decided" if decided else "as they are labelled"
+    title = f"## Held-out pairs ({report['held_out']:,}, {judged})"
     return "\n".join([title, "", "| | before | after |", "|---|---|---|", *lines])
 
 

@@ -16,7 +16,7 @@ from curate.config import DEFAULT_MODEL, DEVICES, IngestConfig, ScoreConfig
 from curate.errors import ConfigError
 from training.losses import LossSettings, loss_named
 from training.margins import TARGETS
-from training.treatments import TREATMENTS
+from training.treatments import DECISIONS, TREATMENTS
 
 #: Settings that change nothing of what is trained.
 CHANGES_NOTHING = ("log_every", "report_to", "keep_checkpoints", "device", "workers", "dynamics", "merge")
@@ -43,8 +43,9 @@ class TrainConfig:
         targets: a key of `training.margins.TARGETS`, or `auto`: of a γ-PO loss the file's column where there is one
             and online γ else, of β-DPO its own, of all others a constant.
         tau: τ of online γ-PO.
-        treat: what is done about noise, a key of `training.treatments.TREATMENTS`; `auto` drops what a run's diagnosis
-            calls flipped or defective, and takes the columns of a file as they are.
+        treat: what is done about noise in a run: `decisions` takes the pairs as it was decided, as an export for TRL
+            has them; the others are keys of `training.treatments.TREATMENTS` and ask the diagnosis. `auto` is
+            `decisions` where any stand, else `drop`; the columns of a file are taken as they are.
     Optimisation
         epochs; max_steps: updates, instead of epochs.
         learning_rate: None is 1e-4 with LoRA, 1e-6 without.
@@ -125,7 +126,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _choice("targets", self.targets, ("auto", *TARGETS))
-        _choice("treat", self.treat, ("auto", *TREATMENTS))
+        _choice("treat", self.treat, ("auto", DECISIONS, *TREATMENTS))
         _choice("batching", self.batching, BATCHINGS)
         _choice("schedule", self.schedule, SCHEDULES)
         _choice("device", self.device, DEVICES)

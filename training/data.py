@@ -33,9 +33,10 @@ from curate.store import GROUP_PAIRS, Run, atomic_path, read_metadata
 from curate.tokens import Encoder, TokenizedPair
 from curate.view import RunView
 from training.config import TrainConfig
-from training.treatments import TREATMENTS, Diagnosed, Floats, Treated, as_labelled
+from training.decided import decided, standing
+from training.treatments import DECISIONS, TIE, TREATMENTS, Diagnosed, Floats, Treated, as_labelled
 
-TIE, NO_WEIGHT = "a tie", "weight 0"
+NO_WEIGHT = "weight 0"
 EMPTY_SIDE, SAME_TOKENS, NO_REFERENCE = (
     "a side without tokens",
     "the same tokens on both sides",
@@ -169,13 +170,15 @@ def _settings_of_file(run: Run) -> dict[str, Any] | None:
 
 
 def columns_of_run(run: Run, config: TrainConfig) -> PairColumns:
-    """What a run's diagnosis, weights and scores say of its pairs.
+    """What a run's decisions or diagnosis, and its weights, say of its pairs.
 
     Raises:
-        RunError: the treatment needs a stage that is not done.
+        RunError: the treatment needs a stage that is not done, or the log of decisions is damaged.
         ConfigError: the target margins were made for other settings than the loss's.
     """
-    treat = treatment(config)
+    treat = treatment(run, config)
+    if treat == DECISIONS:
+        return _columns_of_decisions(run, config)
     with RunView(run.path) as view:
         pairs = run.count_pairs()
         if treat == "raw":
@@ -191,9 +194,35 @@ def columns_of_run(run: Run, config: TrainConfig) -> PairColumns:
         return PairColumns(TREATMENTS[treat](found), _targets_of_run(view, config))
 
 
-def treatment(config: TrainConfig) -> str:
-    """What is done about the noise in a run."""
-    return "drop" if config.treat == "auto" else config.treat
+def treatment(run: Run, config: TrainConfig) -> str:
+    """What is done about the noise in a run, with `auto` resolved.
+
+    Raises:
+        RunError: the log of decisions is damaged.
+    """
+    if config.treat != "auto":
+        return config.treat
+    return DECISIONS if standing(run).pairs else "drop"
+
+
+def say_treatment(run: Run, config: TrainConfig) -> None:
+    """Say in a line what becomes of the decisions about a run's pairs."""
+    treat, pairs = treatment(run, config), standing(run).pairs
+    if treat == DECISIONS:
+        say(f"treat {treat}: applied as they stand, about {pairs:,} of {run.count_pairs():,} pairs")
+    elif pairs:
+        say(f"treat {treat}: the decisions about {pairs:,} pairs are not applied; --treat {DECISIONS} applies them")
+    elif config.treat == "auto":
+        say(f"treat {treat}: nothing is decided about the pairs")
+
+
+def _columns_of_decisions(run: Run, config: TrainConfig) -> PairColumns:
+    """The run's target margins, unless decisions set others: those must suit the loss, as a file's must."""
+    found = decided(run)
+    if found.own_margins:
+        return PairColumns(found.treated, _own_targets(found.target_margin_N, None, config))
+    with RunView(run.path) as view:
+        return PairColumns(found.treated, _targets_of_run(view, config))
 
 
 def _targets_of_run(view: RunView, config: TrainConfig) -> Floats | None:
@@ -283,7 +312,7 @@ def prepare(
     """Tokenize a run's pairs and write those that can be trained on.
 
     Args:
-        held_out_share: of the prompts; their pairs are kept as they are labelled, with weight 1.
+        held_out_share: of the prompts; their pairs are kept as they are labelled or decided, with weight 1.
 
     Raises:
         RunError: nothing is left to train on, or the reference's log-probs were computed on other tokens.
@@ -329,7 +358,11 @@ def _why_not(
     pair: dict[str, Any], tokens: TokenizedPair | str, columns: PairColumns, at: int, *, held_out: bool
 ) -> str | None:
     """Why a pair is not kept."""
-    if pair["tie"]:
+    treated = columns.treated
+    reason = str(treated.dropped_N[at])
+    if reason and treated.is_label:
+        return reason
+    if pair["tie"] and (held_out or not treated.is_label):
         return TIE
     if isinstance(tokens, str):
         return tokens
@@ -346,9 +379,7 @@ def _why_not(
         )
     if held_out:
         return None
-    if reason := columns.treated.dropped_N[at]:
-        return str(reason)
-    return NO_WEIGHT if columns.treated.weight_N[at] == 0 else None
+    return reason or (NO_WEIGHT if treated.weight_N[at] == 0 else None)
 
 
 def _sizes(tokens: TokenizedPair) -> tuple[int, int]:
@@ -360,7 +391,7 @@ def _record(
 ) -> dict[str, Any]:
     treated = columns.treated
     sides = [("chosen", tokens.chosen, 0), ("rejected", tokens.rejected, 1)]
-    swapped = bool(treated.swap_N[at]) and not held_out
+    swapped = bool(treated.swap_N[at]) and (treated.is_label or not held_out)
     if swapped:
         sides = [(name, *other[1:]) for (name, *_), other in zip(sides, sides[::-1], strict=True)]
     reference, target_N = columns.reference_N2, columns.target_margin_N

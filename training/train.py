@@ -42,7 +42,17 @@ from curate.view import RunView
 from training.adapters import require_whole, save_model, save_shards
 from training.card import write_card
 from training.config import CHANGES_NOTHING, TrainConfig
-from training.data import PairColumns, Pairs, Prepared, columns_of_file, columns_of_run, prepare, treatment
+from training.data import (
+    PairColumns,
+    Pairs,
+    Prepared,
+    columns_of_file,
+    columns_of_run,
+    prepare,
+    say_treatment,
+    treatment,
+)
+from training.decided import Standing, standing
 from training.dynamics import Recorder, signals
 from training.evaluation import WITHOUT_MARGIN
 from training.fitting import choose_device, make_arguments, make_trainer, targets_name
@@ -50,6 +60,7 @@ from training.folders import alone_in, writing
 from training.following import Follower, finite, rewind
 from training.references import with_reference
 from training.trainer import PairTrainer, last_checkpoint, remove_torn
+from training.treatments import DECISIONS
 
 _MADE_BEFORE = ("pairs.json", "held_out.json", "before.json", "metrics.jsonl")
 
@@ -58,7 +69,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One training. source: a run's folder, or what `curate ingest` reads."""
+    """One training. source: a run's folder, or what `curate ingest` reads. decisions: those that it applies, if any."""
 
     config: TrainConfig
     source: str
@@ -66,6 +77,7 @@ class Job:
     world: World
     device: Device
     model: ModelSource
+    decisions: Standing | None = None
 
     @property
     def is_run(self) -> bool:
@@ -97,6 +109,7 @@ def _train(job: Job, started: float) -> Report:
     arguments = make_arguments(job.config, job.device, checkpoints, world=job.world.size, keeps=True)
     with arguments.main_process_first(local=False):
         run = _open(job)
+        job = _resolved(job, run)
         if (finished := _finished(job, run)) is not None:
             return finished
     prepared = _prepare(job, run, arguments)
@@ -143,6 +156,17 @@ def _open(job: Job) -> Run:
     return run
 
 
+def _resolved(job: Job, run: Run) -> Job:
+    """The job with what it does about noise settled, so that decisions that are made meanwhile do not change it."""
+    if not job.is_run:
+        return job
+    if job.world.rank == 0:
+        say_treatment(run, job.config)
+    treat = treatment(run, job.config)
+    decisions = standing(run) if treat == DECISIONS else None
+    return replace(job, config=replace(job.config, treat=treat), decisions=decisions)
+
+
 def _finished(job: Job, run: Run) -> Report | None:
     """The report of the same training, if it is done. Writes down what this one is.
 
@@ -183,6 +207,8 @@ def _describe(job: Job, run: Run) -> dict[str, Any]:
             "stages": {name: record and record["fingerprint"] for name, record in records.items()},
         },
     }
+    if job.decisions is not None:
+        described["data"]["decisions"] = asdict(job.decisions)
     if job.config.eval_data is not None:
         described["data"]["held_out"] = {
             source.path: sha256(source.path) for source in find_sources((job.config.eval_data,))
@@ -192,6 +218,7 @@ def _describe(job: Job, run: Run) -> dict[str, Any]:
     counting = {name: value for name, value in settings.items() if name not in CHANGES_NOTHING}
     made_of = [counting, described["model"], described["data"]["stages"]]
     made_of += [described["data"].get("held_out"), described.get("reference")]
+    made_of += [decisions] if (decisions := described["data"].get("decisions")) else []
     return {"fingerprint": fingerprint(made_of), **described}
 
 
@@ -217,6 +244,8 @@ class _Data:
 def _prepare(job: Job, run: Run, arguments: transformers.TrainingArguments) -> _Data:
     config = job.config
     columns = columns_of_run(run, config) if job.is_run else columns_of_file(run, config)
+    if job.decisions is not None and standing(run) != job.decisions:
+        raise RunError(f"{run.path}: other decisions were made while the training began: start it again")
     own_reference = config.loss_settings.needs_reference and config.reference is None and columns.reference_N2 is None
     columns = with_reference(columns, run, config, job.output / "data")
     share = 0.0 if config.eval_data is not None else config.eval_share
@@ -362,7 +391,7 @@ def _finish(
         "swapped": found.trained.swapped,
         "mean_weight": trainer.pairs.mean_weight,
         "held_out": len(trainer.held_out) if trainer.held_out else 0,
-        "treat": treatment(config) if job.is_run else "columns of the file",
+        "treat": config.treat if job.is_run else "columns of the file",
         "targets": targets_name(config, trainer.pairs),
         "batching": trainer.config.batching,
         "batch_size": config.batch_size,

@@ -8,6 +8,7 @@
     gamma     with γ-PO's target margins γ_i (arXiv:2506.03690) of the run; for a γ-PO loss
 
 Defective pairs are dropped by all but `raw`. A pair without p_flip (nothing speaks for either side) is taken as it is.
+One more, `decisions`, asks the log of decisions instead of the diagnosis: see `training.decided`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+DECISIONS = "decisions"
 DROPPED_FLIPPED, DROPPED_DEFECTIVE = "called flipped", "defective"
+DROPPED_BY_DECISION, TIE = "by decision", "a tie"
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,15 @@ class Treated:
     dropped_N: the reason, or "".
     swap_N: chosen and rejected change places.
     weight_N, p_flip_N: as the losses take them.
+    is_label: it says what the labels are, not how to train on them: dropped_N and swap_N hold for held-out pairs as
+        well, and a tie with no reason to drop it is trained on.
     """
 
     dropped_N: NDArray[np.object_]
     swap_N: Mask
     weight_N: Floats
     p_flip_N: Floats
+    is_label: bool = False
 
 
 def as_labelled(pairs: int) -> Treated:

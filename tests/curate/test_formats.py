@@ -371,7 +371,7 @@ def test_detection_of_relatives(values, name):
 
 
 def test_an_unknown_format_name():
-    with pytest.raises(ConfigError, match="--format trl: unknown; choose one of trl_standard, "):
+    with pytest.raises(ConfigError, match="no format 'trl': choose one of trl_standard, "):
         named("trl")
 
 

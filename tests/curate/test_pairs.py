@@ -288,7 +288,7 @@ def test_a_mapping_in_the_record(run, tmp_path):
     ("config", "error", "reason"),
     [
         ({"format": "llmbar"}, InputError, r"a\.jsonl: no column 'input'; it has prompt, chosen, rejected"),
-        ({"format": "nonsense"}, ConfigError, "--format nonsense: unknown"),
+        ({"format": "nonsense"}, ConfigError, "no format 'nonsense': choose one of trl_standard, "),
         (
             {"columns": {"prompt": "q", "chosen": "chosen", "rejected": "rejected"}},
             InputError,

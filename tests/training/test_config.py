@@ -126,7 +126,7 @@ def test_there_is_a_recipe_of_each_publication():
         ({"los": "dpo"}, "no setting 'los': there are model, reference, lora, "),
         ({"loss": "dpoo"}, f"loss 'dpoo' is unknown: choose one of {', '.join(LOSSES)}"),
         ({"targets": "file"}, f"targets is 'file': choose one of auto, {', '.join(TARGETS)}"),
-        ({"treat": "keep"}, f"treat is 'keep': choose one of auto, {', '.join(TREATMENTS)}"),
+        ({"treat": "keep"}, f"treat is 'keep': choose one of auto, decisions, {', '.join(TREATMENTS)}"),
         ({"margin": "dpo_sum"}, "margin 'dpo_sum' is unknown: choose one of dpo, dpo_norm, simpo"),
         ({"batching": "padded"}, "batching is 'padded': choose one of packed, length_grouped"),
         ({"schedule": "step"}, "schedule is 'step': choose one of cosine, linear, constant"),

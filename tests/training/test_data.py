@@ -27,7 +27,6 @@ from training.data import (
     NO_REFERENCE,
     NO_WEIGHT,
     SAME_TOKENS,
-    TIE,
     PairColumns,
     Pairs,
     columns_of_file,
@@ -35,7 +34,7 @@ from training.data import (
     prepare,
 )
 from training.references import with_reference
-from training.treatments import DROPPED_DEFECTIVE, DROPPED_FLIPPED, as_labelled
+from training.treatments import DROPPED_DEFECTIVE, DROPPED_FLIPPED, TIE, as_labelled
 
 quick = settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
