@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from curate.errors import ConfigError, InputError, RunError
+from curate.own_schema import ASKED
 from curate.pairs import messages_of
 from curate.progress import say
 from curate.store import GROUP_PAIRS, Run, atomic_path, read_metadata
@@ -97,6 +98,9 @@ def columns_of_file(run: Run, config: TrainConfig) -> PairColumns:
     """
     with RunView(run.path) as view:
         found = {name: _extract(view, column) for name, column in _EXPORTED.items()}
+        for name, usual in ASKED.items():  # of an export in the source's own schema
+            if (asked_N := _extract(view, name)) is not None:
+                found[name.removeprefix("curate_")] = np.where(np.isnan(asked_N), usual, asked_N)
         tokens = [_extract(view, f"{side}_tokens") for side in ("chosen", "rejected")]
         _check_ids(view)
         tie_N = view.table("pairs", ["tie"])["tie"].to_numpy(dtype=bool)
@@ -230,24 +234,23 @@ def _targets_of_run(view: RunView, config: TrainConfig) -> Floats | None:
     if not view.has("weights"):
         return _own_targets(None, None, config)
     made = view.stage("weigh")
-    if config.targets == "auto" and (differences := _differences(made, config)):
-        if config.is_gamma_po:
-            say(
-                f"target margins: online; the run's suit another loss ({', '.join(differences)}); "
-                f"to train with them, {_weigh_with(config)}"
-            )
-        return None
     target_N = view.table("weights", ["target_margin"])["target_margin"].to_numpy(dtype=np.float64, na_value=np.nan)
     return _own_targets(target_N, made, config)
 
 
 def _own_targets(target_N: Floats | None, made: dict[str, Any] | None, config: TrainConfig) -> Floats | None:
-    """The target margins that came with the pairs, where the loss is to have them; they must suit it."""
+    """The target margins that came with the pairs, where the loss is to have them; None where they suit another."""
     if not (config.targets == "column" or (config.targets == "auto" and config.is_gamma_po)):
         return None
     if target_N is None or np.isnan(target_N).all():
         if config.targets == "column":
             raise ConfigError(f"targets is 'column', but the pairs have no target_margin: {_remedy(config)}")
+        return None
+    if config.targets == "auto" and made is not None and (differences := _differences(made, config)):
+        say(
+            f"target margins: online; those of the pairs suit another loss ({', '.join(differences)}); "
+            f"to train with them, {_weigh_with(config)}"
+        )
         return None
     _check_targets(made, target_N, config)
     return target_N

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -236,14 +237,28 @@ SIMPO = {"loss": "gamma_simpo", "beta": 10.0, "gamma_beta_ratio": 0.4}
         (LLAMA, {"loss": "gamma_dpo"}, "margin simpo instead of dpo_norm.*: weigh with --margin dpo_norm --beta 10 "),
     ],
 )
-def test_target_margins_say_for_which_loss_they_are(read, made, settings, message):
+def test_target_margins_say_for_which_loss_they_are(read, capsys, made, settings, message):
+    """Those of another loss are refused where they are asked for; else γ is computed online, and that is said."""
     footer = None if made is None else {"target_margin": made}
     run = read(rows(3, target_margin=[3.5, 4.0, None]), "data.parquet", footer)
     if message is None:
         np.testing.assert_equal(columns_of_file(run, TrainConfig(**settings)).target_margin_N, [3.5, 4.0, np.nan])
     else:
         with pytest.raises(ConfigError, match=rf"target_margin was made for another loss .*{message}"):
-            columns_of_file(run, TrainConfig(**settings))
+            columns_of_file(run, TrainConfig(**settings, targets="column"))
+        assert columns_of_file(run, TrainConfig(**settings)).target_margin_N is None
+        assert re.search(
+            rf"online; those of the pairs suit another loss .*{message.split(':')[0]}", capsys.readouterr().err
+        )
+
+
+def test_an_export_in_the_sources_own_schema_brings_its_weights_and_soft_labels(read):
+    """What is usual is not written beside a pair."""
+    pairs = [
+        {**row, **more} for row, more in zip(rows(3), ({}, {"curate_weight": 0.5}, {"curate_p_flip": 0.2}), strict=True)
+    ]
+    treated = columns_of_file(read(pairs), TrainConfig()).treated
+    assert (treated.weight_N.tolist(), treated.p_flip_N.tolist()) == ([1, 0.5, 1], [0, 0, 0.2])
 
 
 @pytest.mark.parametrize(("mean", "fits"), [(2.01, True), (7.99, True), (1.99, False), (8.01, False), (-4, False)])

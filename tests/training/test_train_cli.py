@@ -293,7 +293,10 @@ NUMBER = "it must be a finite number, 0 or more"
         (["word.jsonl"], r"{tmp}/word.jsonl, line 1: ref_chosen_logps is 'much': it must be a number"),
         (["id.jsonl"], r"{tmp}/id.jsonl, line 1: pair_id 'a' is not that of its texts"),
         (["mean.jsonl"], r"target_margin has mean 20, but this loss's γ0 is 4, so it is of another run or loss: weigh"),
-        (["footer.parquet"], r"target_margin was made for another loss \(margin simpo instead of dpo_norm\): weigh"),
+        (
+            ["footer.parquet", "--targets", "column"],
+            r"target_margin was made for another loss \(margin simpo instead of dpo_norm\): weigh",
+        ),
         (["good.jsonl", "--targets", "column"], "targets is 'column', but the pairs have no target_margin: weigh"),
         (["good.jsonl", "--treat", "drop"], r"--treat drop needs a run: audit the file with curate audit"),
         (["nothing.jsonl", "--loss", "simpo"], r"{tmp}/nothing.jsonl: no pair is left to train on \(3 × weight 0\)"),
