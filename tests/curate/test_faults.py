@@ -197,8 +197,8 @@ def test_no_row_becomes_a_pair(tmp_path):
     [
         ("none.jsonl", "no such file or folder"),
         ("none*.jsonl", "no file matches"),
-        ("hollow", "the folder holds no .parquet, .json, .jsonl, .ndjson, .csv, .tsv file"),
-        ("notes.txt", "unknown kind of file; curate reads .parquet, .json, .jsonl, .ndjson, .csv, .tsv, "),
+        ("hollow", "the folder holds no .parquet, .arrow, .json, .jsonl, .ndjson, .csv, .tsv file"),
+        ("notes.txt", "unknown kind of file; curate reads .parquet, .arrow, .json, .jsonl, .ndjson, .csv, .tsv, "),
     ],
 )
 def test_nothing_to_read(tmp_path, name, message):
