@@ -3,6 +3,7 @@
     CurateError
     ├── ConfigError    settings that are impossible or contradict each other
     ├── InputError     a data file: missing, unreadable, malformed, of no known format
+    │   └── EmptyFileError   it holds no row
     ├── ModelError     a model or tokenizer that cannot be loaded or used
     ├── RunError       a run folder: missing stage, other schema version, other data
     └── StorageError   the disk: full, read-only, not permitted
@@ -27,6 +28,10 @@ class ConfigError(CurateError):
 
 class InputError(CurateError):
     """A data file that is missing, unreadable, malformed or of no known format."""
+
+
+class EmptyFileError(InputError):
+    """A data file without a row."""
 
 
 class ModelError(CurateError):

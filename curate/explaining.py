@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from curate.canon import Pair
 from curate.config import IngestConfig
 from curate.errors import InputError
 from curate.inputs import find_sources
-from curate.pairs import InputFile, examine, pair_id
+from curate.pairs import InputFile, examined, pair_id, source_name
+from curate.progress import say
 from curate.readers import Row, read_rows
 from curate.reading import Reading, readings
 
@@ -21,7 +22,7 @@ class Explanation:
 
     lines: of all the rows that gave the pairs; several only where rows are joined.
     pairing: the policy, where the row is no pair by itself.
-    looked_at: the columns that were read and had a value.
+    looked_at: the columns that were read and had a value, or that the format needs.
     reason: why there is no pair; else empty.
     """
 
@@ -50,10 +51,9 @@ def explain(config: IngestConfig, number: int) -> Explanation:
         ConfigError: a setting does not fit the format.
     """
     seen = 0
-    for source in find_sources(config.inputs):
+    for file in examined(config, find_sources(config.inputs), say):
         rows = _Watch(number - seen)
-        file = examine(config, source)
-        for reading in readings(file.form, config.pairing, rows.over(source.path)):
+        for reading in readings(file.form, config.pairing, rows.over(file.path)):
             if rows.wanted is not None and any(row is rows.wanted for row in reading.rows):
                 return _explanation(config, file, reading, rows.wanted)
         seen += rows.seen
@@ -66,6 +66,10 @@ class _Columns(dict[str, Any]):
     def __init__(self, values: dict[str, Any]) -> None:
         super().__init__(values)
         self.looked_at: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        self.looked_at.add(str(name))
+        return super().__contains__(name)
 
     def __getitem__(self, name: str) -> Any:
         self.looked_at.add(name)
@@ -95,6 +99,7 @@ class _Watch:
 
 def _explanation(config: IngestConfig, file: InputFile, reading: Reading, row: Row) -> Explanation:
     asked = row.values.looked_at if isinstance(row.values, _Columns) else set()
+    known = {name for name, value in row.values.items() if value is not None}.union(file.form.columns)
     return Explanation(
         file.path,
         tuple(row.line for row in reading.rows),
@@ -103,7 +108,7 @@ def _explanation(config: IngestConfig, file: InputFile, reading: Reading, row: R
         None if file.form.rowwise else config.pairing,
         config.label if file.form.labels else None,
         tuple(row.values),
-        tuple(name for name, value in row.values.items() if name in asked and value is not None),
-        reading.pairs,
+        tuple(name for name in dict.fromkeys((*row.values, *file.form.columns)) if name in asked & known),
+        tuple(replace(pair, source=pair.source or source_name(file.path)) for pair in reading.pairs),
         reading.reason,
     )

@@ -57,6 +57,11 @@ def detect(profile: Profile, where: str) -> Format:
         if marks <= profile.kinds.keys():
             raise InputError(f"{where}: this is no preference data but {what}; leave the file out")
     columns = ", ".join(profile.kinds) or "none"
+    if len(profile.rows) == 1 and len(profile.kinds) == 1 and _are_rows(next(iter(profile.rows[0].values()))):
+        raise InputError(
+            f"{where}: one object whose rows stand in its list {columns!r}; "
+            f"save that list alone, [{{…}}, {{…}}], or one object a line"
+        )
     if fitting:
         names = ", ".join(form.name for form in fitting)
         raise InputError(f"{where}: ambiguous, it could be {names}; choose with --format (columns: {columns})")
@@ -67,6 +72,10 @@ def detect(profile: Profile, where: str) -> Format:
         f"{where}: no known preference format (columns: {columns}); "
         f"name them with --columns {mapping} (curate formats lists what is known)"
     )
+
+
+def _are_rows(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 def named(name: str) -> Format:

@@ -13,7 +13,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count, islice
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from curate import formats, readers
 from curate.config import PAIRINGS, IngestConfig, as_json
-from curate.errors import ConfigError, InputError, RunError
+from curate.errors import ConfigError, EmptyFileError, InputError, RunError
 from curate.formats import Format, Message, Pair, Profile
 from curate.inputs import Source, find_sources
 from curate.progress import Progress, Quiet
@@ -73,30 +73,32 @@ def ingest(
     progress = progress or Quiet()
     sources = find_sources(config.inputs)
     paths = [source.path for source in sources]
-    digests = [readers.sha256(path) for path in paths]
+    digests = {path: readers.sha256(path) for path in paths}
     described = [source.description for source in sources]
-    key = fingerprint([SCHEMA_VERSION, as_json(replace(config, inputs=tuple(paths))), digests, described])
+    key = fingerprint(
+        [SCHEMA_VERSION, as_json(replace(config, inputs=tuple(paths))), list(digests.values()), described]
+    )
     with run.lock():
         if run.is_done("ingest", key):
             return run.require("ingest")
         record = run.stage("ingest")
         if record is not None and not replace_data:
-            _check_same_data(run, record, paths, digests)
+            _check_same_data(run, record, digests)
         return _ingest(config, run, progress, key, sources, digests)
 
 
-def _check_same_data(run: Run, record: dict[str, Any], paths: list[str], digests: list[str]) -> None:
+def _check_same_data(run: Run, record: dict[str, Any], digests: dict[str, str]) -> None:
     known = {entry["path"] for entry in record["inputs"]} | {entry["sha256"] for entry in record["inputs"]}
-    if not known & {*paths, *digests}:
+    if not known & {*digests.keys(), *digests.values()}:
         held = record["inputs"][0]["path"]
         raise RunError(f"{run.path}: this run holds {held}; choose another folder with -o, or say --replace")
 
 
 def _ingest(
-    config: IngestConfig, run: Run, progress: Progress, key: str, sources: list[Source], digests: list[str]
+    config: IngestConfig, run: Run, progress: Progress, key: str, sources: list[Source], digests: dict[str, str]
 ) -> dict[str, Any]:
     started = time.monotonic()
-    files = [examine(config, source) for source in sources]
+    files = list(examined(config, sources, progress.say))
     _require_use(config, files)
     for file in files:
         progress.say(f"{file.path}: {file.form.name}, since {file.reason}")
@@ -110,13 +112,13 @@ def _ingest(
         "inputs": [
             {
                 "path": file.path,
-                "sha256": digest,
+                "sha256": digests[file.path],
                 "format": file.form.name,
                 "why": file.reason,
                 "columns": list(file.columns),
                 **counts.by_file[file.path],
             }
-            for file, digest in zip(files, digests, strict=True)
+            for file in files
         ],
         "rows": counts.rows,
         "pairs": counts.pairs,
@@ -128,11 +130,30 @@ def _ingest(
     return run.require("ingest")
 
 
+def examined(config: IngestConfig, sources: Sequence[Source], say: Callable[[str], None]) -> Iterator[InputFile]:
+    """How each file is read. Of several, those without a row are told of and passed over.
+
+    Raises:
+        EmptyFileError: no file holds a row.
+        InputError, ConfigError: as `examine`.
+    """
+    empty = []
+    for source in sources:
+        try:
+            yield examine(config, source)
+        except EmptyFileError as error:
+            empty.append(error)
+            if len(sources) > 1:
+                say(f"{error}; passed over")
+    if len(empty) == len(sources):
+        raise empty[0]
+
+
 def examine(config: IngestConfig, source: Source) -> InputFile:
     """Look at a file's first rows and settle how it is read.
 
     Raises:
-        InputError: the file is unreadable, or of no known format.
+        InputError: the file is unreadable, empty, or of no known format.
         ConfigError: a setting does not fit the format.
     """
     profile = Profile.of(row.values for row in islice(readers.read_rows(source.path), _PROFILE_ROWS))
@@ -212,7 +233,7 @@ def _write(
 
 def _convert(config: IngestConfig, file: InputFile, counts: _Counts) -> Iterator[dict[str, Any]]:
     """Every pair of a file as a record of `PAIRS`, every refused row as one of `REFUSED` with its reason."""
-    default_source = _source_name(file.path)
+    default_source = source_name(file.path)
     seen = counts.by_file[file.path]
     for reading in readings(file.form, config.pairing, readers.read_rows(file.path)):
         first = reading.rows[0]
@@ -245,7 +266,7 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _source_name(path: str) -> str:
+def source_name(path: str) -> str:
     """A file's name without its suffixes and shard number: where its pairs come from, if no column says so.
 
     The files of a saved dataset are all named `data`, so that its folder's name stands for them.

@@ -27,7 +27,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.errors import CurateError, InputError
+from curate.errors import CurateError, EmptyFileError, InputError
 from curate.json_array import BrokenJsonError, read_array
 
 CONTAINERS = {
@@ -41,6 +41,7 @@ CONTAINERS = {
 }
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 _PACKED = f"{', '.join(COMPRESSIONS[:-1])} or {COMPRESSIONS[-1]}"
+_DELIMITERS = (",", ";", "\t", "|")
 _CHUNK = 1 << 20
 _HEAD = 1 << 16
 BOM = b"\xef\xbb\xbf"
@@ -84,7 +85,8 @@ def read_rows(path: str) -> Iterator[Row]:
     """Stream the rows of one file.
 
     Raises:
-        InputError: the file is unreadable, empty or malformed; the message names the line.
+        InputError: the file is unreadable or malformed; the message names the line.
+        EmptyFileError: it holds no row.
     """
     with reading_errors(path):
         container = container_of(path)
@@ -92,7 +94,7 @@ def read_rows(path: str) -> Iterator[Row]:
             rows = _READERS[container](path, stream)
             first = next(rows, None)
             if first is None:
-                raise InputError(f"{path}: the file is empty; it holds no row")
+                raise EmptyFileError(f"{path}: the file is empty; it holds no row")
             yield first
             yield from rows
 
@@ -295,6 +297,10 @@ def _delimited(delimiter: str) -> Callable[[str, BinaryIO], Iterator[Row]]:
         csv.field_size_limit(sys.maxsize)
         records = _records(path, csv.reader(as_text(stream), delimiter=delimiter, strict=True))
         _, header = next(records, (1, []))
+        if len(header) == 1 and (other := next((sign for sign in _DELIMITERS if sign in header[0]), None)):
+            raise InputError(
+                f"{path}, line 1: {other!r} separates the columns, not {delimiter!r}; save it with {delimiter!r}"
+            )
         if repeated := [name for name in header if header.count(name) > 1]:
             raise InputError(f"{path}, line 1: two columns are named {repeated[0]!r}; rename one")
         for line, fields in records:

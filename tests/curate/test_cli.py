@@ -288,7 +288,9 @@ def test_explaining_a_row_writes_nothing(tmp_path):
     assert found["columns"] == ["prompt", "chosen", "rejected", "id", "annotator", "source"]
     assert found["looked_at"] == ["prompt", "chosen", "rejected", "annotator"]
     assert (pair["prompt"], pair["votes"]) == ([{"role": "user", "content": "p"}], [{"annotator": "ann", "vote": 1}])
-    assert explained(path)["reason"] == "prompt is missing"
+    assert pair["source"] == "pairs"  # the file's name, as in a run
+    refused = explained(path)
+    assert (refused["reason"], refused["looked_at"]) == ("prompt is missing", ["prompt"])
     said = call("ingest", path, "--explain").stdout
     assert "refused     prompt is missing" in said
     assert [entry.name for entry in tmp_path.iterdir()] == ["pairs.jsonl"]

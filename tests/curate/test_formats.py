@@ -284,6 +284,14 @@ def test_empty_tool_calls_are_none():
 # --- detection ---
 
 
+def test_one_object_that_holds_the_rows():
+    profile = Profile.of([{"data": [{"prompt": "a", "chosen": "b", "rejected": "c"}]}])
+    with pytest.raises(
+        InputError, match=r"^a.json: one object whose rows stand in its list 'data'; save that list alone"
+    ):
+        detect(profile, "a.json")
+
+
 def test_nothing_fits():
     with pytest.raises(InputError) as caught:
         detect(Profile.of([{"question": "a", "text": "b"}, {"extra": 1}]), "dir/a.csv")

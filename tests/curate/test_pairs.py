@@ -17,8 +17,9 @@ from hypothesis import example, given, settings
 
 from curate import formats, pairs, store
 from curate.config import IngestConfig
-from curate.errors import ConfigError, InputError, RunError
+from curate.errors import ConfigError, EmptyFileError, InputError, RunError
 from curate.formats import Message, Pair, Vote
+from curate.inputs import find_sources
 from curate.pairs import ingest, messages_of, pair_id
 from curate.schema import PAIRS, REFUSED
 from curate.store import Run
@@ -378,6 +379,26 @@ def test_entirely_other_data_needs_replace(run, tmp_path):
 
 
 # --- failures leave what was there ---
+
+
+def test_of_several_files_the_empty_ones_are_passed_over(run, tmp_path):
+    empty, full, blank = (tmp_path / f"{name}.jsonl" for name in ("a", "b", "c"))
+    write(empty, [])
+    write(full, [trl(1)])
+    blank.write_text("\n \n")
+    facts = take(run, tmp_path)
+    assert [entry["path"] for entry in facts["inputs"]] == [str(full)]
+    assert (facts["rows"], facts["pairs"]) == (1, 1)
+    told = []
+    sources = find_sources([str(tmp_path)])
+    assert [file.path for file in pairs.examined(IngestConfig((str(tmp_path),)), sources, told.append)] == [str(full)]
+    assert told == [f"{path}: the file is empty; it holds no row; passed over" for path in (empty, blank)]
+
+
+def test_nothing_but_empty_files_is_an_error(run, tmp_path):
+    files = [write(tmp_path / f"{name}.jsonl", []) for name in "ab"]
+    with pytest.raises(EmptyFileError, match=r"a.jsonl: the file is empty; it holds no row$"):
+        take(run, *files)
 
 
 @pytest.mark.parametrize(

@@ -449,9 +449,25 @@ def test_a_damaged_parquet_file(put, damage, packing):
 @pytest.mark.parametrize("name", ["a.txt", "a.json.zip", "jsonl", "a.gz", ".jsonl", "a.jsonl.bak"])
 def test_an_unknown_suffix(put, name):
     path = put(name, JSON_LINES)
-    refused(path, "unknown kind of file", ".parquet", ".jsonl", ".csv")
+    refused(path, "unknown kind of file", ".parquet", ".jsonl", ".csv", "also as .gz, .zst, .xz or .bz2")
     with pytest.raises(InputError, match="unknown kind of file"):
         container_of(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        (
+            "a.csv",
+            b"prompt;chosen;rejected\na, b;c;d\n",
+            "line 1: ';' separates the columns, not ','; save it with ','",
+        ),
+        ("a.csv", b"prompt\tchosen\n", "'\\t' separates the columns, not ','"),
+        ("a.tsv", b"prompt,chosen\na,b\n", "',' separates the columns, not '\\t'"),
+    ],
+)
+def test_another_sign_between_the_columns(put, name, data, message):
+    refused(put(name, data), message)
 
 
 # --- finding files ---
