@@ -157,7 +157,7 @@ NearTie = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel="Audit, and its stages")
 def audit(
     ctx: typer.Context,
     data: Data,
@@ -214,7 +214,7 @@ def audit(
         _print_report(view, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel="Audit, and its stages")
 def ingest(
     ctx: typer.Context,
     data: Data,
@@ -253,7 +253,7 @@ def ingest(
     _open_and_print(output, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel="Audit, and its stages")
 def score(
     ctx: typer.Context,
     run: RunPath,
@@ -286,7 +286,7 @@ def score(
         _open_and_print(run, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel="Audit, and its stages")
 def weigh(
     ctx: typer.Context,
     run: RunPath,
@@ -305,7 +305,7 @@ def weigh(
     _open_and_print(run, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel="Audit, and its stages")
 def diagnose(
     ctx: typer.Context,
     run: RunPath,
@@ -325,7 +325,7 @@ def diagnose(
     _open_and_print(run, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel="Look at a run")
 def selftest(
     run: RunPath,
     noise: Annotated[str, typer.Option(help="Rates of random flips.")] = "0,0.1,0.2,0.4",
@@ -347,7 +347,7 @@ def selftest(
         _print_selftest(view, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel="Look at a run")
 def report(
     run: RunPath,
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")],
@@ -362,7 +362,7 @@ def report(
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB", err=True)
 
 
-@app.command()
+@app.command(rich_help_panel="Look at a run")
 def show(
     run: RunPath,
     pair: Annotated[str | None, typer.Argument(help="A pair's id, or its beginning.")] = None,
@@ -380,7 +380,15 @@ def show(
         _print_pair({**record, "decision": decided_about(view, int(record["row"]))}, as_json=as_json)
 
 
-@app.command()
+app.command("app", rich_help_panel="Look at a run")(cli_app.open_app)
+app.command(rich_help_panel="Look at a run")(cli_heat.heat)
+for deciding in (cli_curation.decide, cli_curation.plans, cli_export.export):
+    app.command(rich_help_panel="Decide and export")(deciding)
+for training in (cli_training.train, cli_training.crossfit, cli_training.compare, cli_training.generate):
+    app.command(rich_help_panel="Train")(training)
+
+
+@app.command(rich_help_panel="About this installation")
 def formats(
     name: Annotated[str | None, typer.Argument(help="A format, to show in full.")] = None, as_json: Json = False
 ) -> None:
@@ -403,7 +411,7 @@ def formats(
         typer.echo(f"  {name:16} {meaning}")
 
 
-@app.command()
+@app.command(rich_help_panel="About this installation")
 def doctor(as_json: Json = False) -> None:
     """Say what this machine has: Python, libraries, devices, memory, the default model."""
     from curate.doctor import examine
@@ -414,15 +422,6 @@ def doctor(as_json: Json = False) -> None:
         return
     for name, finding in findings.items():
         typer.echo(f"{name:16} {finding}")
-
-
-app.command("app")(cli_app.open_app)
-app.command()(cli_heat.heat)
-for deciding in (cli_curation.decide, cli_curation.plans):
-    app.command()(deciding)
-app.command()(cli_export.export)
-for training in (cli_training.train, cli_training.crossfit, cli_training.compare, cli_training.generate):
-    app.command()(training)
 
 
 def _format_facts(form: Format) -> dict[str, Any]:

@@ -257,12 +257,14 @@ def _take_over(decisions: Decisions, source: Path, *, as_json: bool) -> None:
     from curate.decision_log import DecisionLog
     from curate.store import Run
 
-    new = decisions.log.copy_from(DecisionLog(Run.open(source)))
-    decisions.refresh()
+    new, again = decisions.take_over(DecisionLog(Run.open(source)))
+    kept = 0 if again is None else again.said["pairs"]
     if as_json:
-        print_json({"new": len(new), "gone": _gone(decisions)})
+        print_json({"new": len(new), "later": kept, "gone": _gone(decisions)})
         return
     _say(f"entries taken over from {source}: {len(new):,}")
+    if again is not None:
+        _say(f"{kept:,} pairs were decided here later and keep that; undo entry {again.id[:8]} for what was taken over")
     _say_gone(decisions)
 
 

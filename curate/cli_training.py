@@ -126,7 +126,7 @@ def train(
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model on a run's pairs or a file's, with their weights and target margins. Goes on where it stopped."""
+    """Train a model on a run's pairs as it was decided, or on a file's, with weights. Goes on where it stopped."""
     from training.following import finite
     from training.train import train as run_train
 

@@ -16,8 +16,8 @@ import shutil
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import filelock
@@ -28,6 +28,8 @@ from curate.entries import BulkDecision, Entry, PairDecision, Undo
 from curate.errors import RunError, StorageError, storage_errors
 from curate.progress import say
 from curate.store import Run, atomic_path, remove_leftovers, sync
+
+_LOCK, _BULK_LOCK = ".lock", ".bulk.lock"
 
 
 class DecisionLog:
@@ -49,6 +51,7 @@ class DecisionLog:
         self.generation = 0  # grows when another file has taken the log's place
         self._say = say
         self._guard = threading.RLock()
+        self._locks = {name: filelock.FileLock(self.folder / name) for name in (_LOCK, _BULK_LOCK)}
         self._forget()
         self.refresh()
         if self._unread():
@@ -152,15 +155,18 @@ class DecisionLog:
         with self._writing():
             self._append(entries)
 
-    def append_bulk(self, entry: Entry, pairs: Path) -> None:
+    def append_bulk(self, entry: Entry, pairs: Path, below: Sequence[Entry] = ()) -> None:
         """Write a bulk entry; the file of its pairs is moved to its place. Needs `bulk`.
+
+        Args:
+            below: entries that are written before it, with the same sync.
 
         Raises:
             StorageError: the disk refuses.
         """
         with atomic_path(self._file(entry)) as temporary:
             os.replace(pairs, temporary)
-        self.append([entry])
+        self.append([*below, entry])
 
     def undo(self, entry_id: str, who: str | None = None) -> Entry:
         """Take back an entry. Taking back an undo restores what it took back. The beginning of the id is enough.
@@ -181,31 +187,32 @@ class DecisionLog:
             self._append([undo])
             return undo
 
-    def copy_from(self, other: DecisionLog) -> list[Entry]:
-        """Write the entries of another run's log behind those of this one. Those that are here already are left out.
+    def lacks(self, other: DecisionLog) -> list[Entry]:
+        """Entries of another run's log that are not in this one."""
+        self.refresh()
+        other.refresh()
+        return [entry for entry in other.entries() if entry.id not in self._places]
 
-        Returns:
-            What is new.
+    def copy_pairs(self, entries: Iterable[Entry], other: DecisionLog) -> None:
+        """Copy the files of bulk entries of another run's log, before the entries are written. Needs `bulk`.
 
         Raises:
-            RunError: the pairs of a bulk entry are missing there.
+            RunError: a file is missing there.
             StorageError: the disk refuses.
         """
-        with self.bulk():
-            self.refresh()
-            other.refresh()
-            new = [entry for entry in other.entries() if entry.id not in self._places]
-            for entry in new:
-                if entry.kind == "bulk":
-                    with atomic_path(self._file(entry)) as temporary:
-                        shutil.copyfile(other.file(entry), temporary)
-            self.append(new)
-        return new
+        for entry in entries:
+            if entry.kind == "bulk":
+                with atomic_path(self._file(entry)) as temporary:
+                    shutil.copyfile(other.file(entry), temporary)
 
     @contextmanager
-    def bulk(self) -> Iterator[None]:
-        """Hold the log's folder: bulk decisions are made one at a time, while others decide about single pairs."""
-        with self._locked(".bulk.lock"):
+    def bulk(self, *, alone: bool = False) -> Iterator[None]:
+        """Hold the log's folder: bulk decisions are made one at a time, while others decide about single pairs.
+
+        Args:
+            alone: nobody else decides about a single pair meanwhile; who wants to waits.
+        """
+        with self._locked(_BULK_LOCK), self._writing() if alone else nullcontext():
             remove_leftovers(self.folder)
             yield
 
@@ -274,7 +281,7 @@ class DecisionLog:
     def _locked(self, name: str) -> Iterator[None]:
         with storage_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
-            lock = filelock.FileLock(self.folder / name)
+            lock = self._locks[name]
             lock.acquire()
         try:
             yield
@@ -284,7 +291,7 @@ class DecisionLog:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Hold the log, read to its end and mended."""
-        with self._guard, self._locked(".lock"):
+        with self._guard, self._locked(_LOCK):
             self.refresh()
             if tail := self._unread():
                 self._mend(tail)

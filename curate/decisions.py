@@ -15,7 +15,9 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -31,6 +33,7 @@ from curate.standing import Standing, pattern
 from curate.store import Run
 from curate.view import RunView, plain_records
 
+_LATER = "decided here later"  # what a bulk entry that repeats decisions comes from
 _RESTS_ON = ("ingest", "weigh", "diagnose")  # stages
 _HEAD = ("entry", "decided_at", "who", "kind")
 _HISTORY = [*_HEAD, "stands", *DECIDED.names[2:]]
@@ -209,7 +212,42 @@ class Decisions:
         self.refresh()
         return undo
 
+    def take_over(self, other: DecisionLog, who: str | None = None) -> tuple[list[Entry], Entry | None]:
+        """Take over the entries of another run's log. What was decided here later about the same pairs stays on top.
+
+        Returns:
+            What is new, and a bulk entry that repeats the later decisions about pairs which the new ones are about too;
+            None where there are no such pairs.
+
+        Raises:
+            RunError: the pairs of a bulk entry are missing there.
+            StorageError: the disk refuses.
+        """
+        with self._guard, self.log.bulk(alone=True):
+            self.refresh()
+            new = self.log.lacks(other)
+            later = self._decided_later(other, new)
+            self.log.copy_pairs(new, other)
+            if later.empty:
+                self.log.append(new)
+                again = None
+            else:
+                with self._staged(Choices.of_table(later), "", _LATER) as (decision, staged):
+                    again = Entry.new(decision, who)
+                    self.log.append_bulk(again, staged, below=new)
+            self.refresh()
+        return new, again
+
     # --- inside ---
+
+    def _decided_later(self, other: DecisionLog, new: Sequence[Entry]) -> pd.DataFrame:
+        """What stands here about pairs of which new entries of another log say something older."""
+        with RunView(self._view.path) as view:
+            Standing(view, other).refresh()
+            theirs = view.sql("SELECT row, entry, decided_at AS since FROM decisions")
+        theirs = theirs[theirs["entry"].isin([entry.id for entry in new])]
+        found = self.current().merge(theirs[["row", "since"]], on="row")
+        return found[found["decided_at"] > found["since"]]
 
     def _frame(self, query: str, **parameters: Any) -> pd.DataFrame:
         with self._guard:
@@ -231,21 +269,28 @@ class Decisions:
     def _decide_all(
         self, choices: Choices, plan: str, origin: str, who: str | None, *, spare_reviewed: bool = False
     ) -> Entry:
-        staged = self.log.folder / f".{uuid.uuid4().hex}.parquet.tmp"
-        with self._guard, self.log.bulk():
+        with self._guard, self.log.bulk(alone=spare_reviewed):  # a review made meanwhile would not be spared
             self.refresh()
-            try:
-                actions = choices.write(self._standing, self._view, staged, spare_reviewed=spare_reviewed)
-                digest = self._value(_DIGEST, file=pattern(staged)) or 0
-                decision = BulkDecision(plan, origin, sum(actions.values()), actions, f"{digest:032x}", self._stages())
+            with self._staged(choices, plan, origin, spare_reviewed=spare_reviewed) as (decision, staged):
                 if (same := self._same(decision)) is not None:
                     return same
                 entry = Entry.new(decision, who)
                 self.log.append_bulk(entry, staged)
-            finally:
-                staged.unlink(missing_ok=True)
             self.refresh()
         return entry
+
+    @contextmanager
+    def _staged(
+        self, choices: Choices, plan: str, origin: str, *, spare_reviewed: bool = False
+    ) -> Iterator[tuple[BulkDecision, Path]]:
+        """A bulk decision and the file of its pairs, which goes unless it is moved to its place."""
+        staged = self.log.folder / f".{uuid.uuid4().hex}.parquet.tmp"
+        try:
+            actions = choices.write(self._standing, self._view, staged, spare_reviewed=spare_reviewed)
+            digest = self._value(_DIGEST, file=pattern(staged)) or 0
+            yield BulkDecision(plan, origin, sum(actions.values()), actions, f"{digest:032x}", self._stages()), staged
+        finally:
+            staged.unlink(missing_ok=True)
 
     def _stages(self) -> dict[str, str]:
         stages = self._view.manifest["stages"]

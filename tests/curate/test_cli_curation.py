@@ -1,7 +1,9 @@
 """`curate decide` and `curate plans`: what they write, print and take back, and what they refuse."""
 
 import json
+import re
 import shutil
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -239,7 +241,21 @@ def test_decisions_of_another_download(run, make_world, write_scored, tmp_path):
     turned = sum(now[line.row] * line.margin < 0 for line in there.itertuples())
     assert found["turned"] == turned > 0
     assert f"{turned} decisions rest on a margin that has changed its sign since" in call("decide", other)
-    assert json.loads(call("decide", other, "--from", run, "--json"))["new"] == 0
+    assert json.loads(call("decide", other, "--from", run, "--json")) == {"new": 0, "later": 0, "gone": found["gone"]}
+
+
+def test_what_was_decided_here_since_is_said_and_stays(run, tmp_path):
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    call("decide", run, "--pair", first_id(run), "--action", "drop")
+    time.sleep(0.002)  # entries are told apart by milliseconds
+    call("decide", other, "--pair", first_id(run), "--action", "keep")
+    text = call("decide", other, "--from", run)
+    (again,) = re.findall(
+        r"^1 pairs were decided here later and keep that; undo entry (\w+) for what was taken over$", text, re.M
+    )
+    assert standing(other)["action"].tolist() == ["keep"]
+    call("decide", other, "--undo", again)
+    assert standing(other)["action"].tolist() == ["drop"]
 
 
 # --- refusals ---

@@ -1,9 +1,11 @@
 """Decisions about a run's pairs: the latest that stands decides, an undo restores exactly, all can be replayed."""
 
+import contextlib
 import json
 import shutil
 import threading
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from curate import choices
+from curate import entries as entries_module
 from curate.config import IngestConfig
 from curate.decision_log import DecisionLog
 from curate.decisions import Decisions
@@ -298,6 +301,40 @@ def test_reviewed_pairs_can_be_spared(decisions, ids):
     assert by_row(decisions) == {5: "drop", 6: "drop", 7: "drop"}
 
 
+def test_a_review_made_meanwhile_is_spared_too(decisions, run, ids, monkeypatch):
+    """It waits for the bulk entry, and is the later one."""
+    write, waited = choices.Choices.write, []
+
+    def slowly(*args, **settings):
+        other = Decisions(stack.enter_context(RunView(run.path)))
+        waited.append(threading.Thread(target=other.decide, args=([PairDecision(ids[5], "keep")],)))
+        waited[0].start()
+        waited[0].join(0.3)
+        return write(*args, **settings)
+
+    with contextlib.ExitStack() as stack:
+        monkeypatch.setattr(choices.Choices, "write", slowly)
+        decisions.apply(Plan.from_toml(DROP), origin="sure.toml", spare_reviewed=True)
+        waited[0].join()
+    assert by_row(decisions) == {5: "keep", 6: "drop", 7: "drop"}
+
+
+def test_a_writer_killed_between_pairs_and_line_leaves_a_table_that_nothing_reads(decisions, view, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decisions.log, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            decisions.apply(Plan.from_toml(DROP), origin="sure.toml")
+    (orphan,) = decisions.log.folder.glob("*.parquet")
+    assert Decisions(view).is_empty()
+    entry = decisions.apply(Plan.from_toml(DROP), origin="sure.toml")
+    assert by_row(decisions) == {5: "drop", 6: "drop", 7: "drop"}
+    assert {it.stem for it in decisions.log.folder.glob("*.parquet")} == {orphan.stem, entry.id}
+    assert decisions.gone().empty
+
+
 def test_undo_of_a_bulk_entry_restores_exactly(decisions, ids):
     decisions.apply(Plan.from_toml(THREE), origin="three.toml")
     decisions.decide([PairDecision(ids[5], "keep", reason="fine"), PairDecision(ids[0], "flip", copy=2)])
@@ -516,8 +553,8 @@ def test_decisions_hold_for_the_same_pairs_in_other_data(decisions, ids, tmp_pat
     other = make_run(tmp_path / "other", questions)
     with RunView(other.path) as view:
         moved = Decisions(view)
-        assert moved.log.copy_from(decisions.log) == decisions.log.entries()
-        assert moved.log.copy_from(decisions.log) == []
+        assert moved.take_over(decisions.log) == (decisions.log.entries(), None)
+        assert moved.take_over(decisions.log) == ([], None)
         found = by_row(moved)
         assert {(questions[row], questions[:row].count(questions[row])): found[row] for row in found} == {
             ("e", 0): "drop",
@@ -528,6 +565,44 @@ def test_decisions_hold_for_the_same_pairs_in_other_data(decisions, ids, tmp_pat
             ("d", 0): "weight",
         }
         assert moved.gone().empty
+
+
+def at_minute(monkeypatch, minute):
+    """What is decided from now on is decided at that minute."""
+    now = datetime(2026, 1, 1, 9, minute, tzinfo=UTC)
+    monkeypatch.setattr(entries_module, "datetime", type("Clock", (), {"now": lambda _: now}))
+
+
+def test_what_was_decided_here_later_stays_on_top(decisions, ids, tmp_path, monkeypatch):
+    """Of all entries the latest about a pair decides; one undo lets those that were taken over."""
+    with RunView(make_run(tmp_path / "other", QUESTIONS).path) as view:
+        here = Decisions(view)
+        at_minute(monkeypatch, 10)
+        here.decide([PairDecision(ids[5], "review")])
+        here.decide_all(choice([2], "keep"), origin="page")
+        at_minute(monkeypatch, 20)
+        decisions.decide_all(choice([1, 2, 3, 5]), origin="old")
+        at_minute(monkeypatch, 30)
+        here.decide([PairDecision(ids[3], "soft", 0.25, "a joke", "page pairs"), PairDecision(ids[1], "keep", copy=0)])
+        new, again = here.take_over(decisions.log, "ann")
+        assert (new, again.who, again.said["actions"]) == (decisions.log.entries(), "ann", {"keep": 1, "soft": 1})
+        assert by_row(here) == {1: "keep", 2: "drop", 3: "soft", 5: "drop"}
+        lines = here.current().set_index("row")
+        assert (lines["value"][3], lines["reason"][3], lines["origin"][3]) == (0.25, "a joke", "page pairs")
+        assert here.take_over(decisions.log) == ([], None)
+        here.undo(again.id)
+        assert by_row(here) == {1: "drop", 2: "drop", 3: "drop", 5: "drop"}
+
+
+def test_what_both_logs_hold_is_not_repeated(decisions, ids, tmp_path):
+    decisions.decide([PairDecision(ids[2], "drop")])
+    with RunView(make_run(tmp_path / "other", QUESTIONS).path) as view:
+        here = Decisions(view)
+        here.take_over(decisions.log)
+        here.decide([PairDecision(ids[2], "keep")])
+        decisions.decide([PairDecision(ids[3], "flip")])
+        assert here.take_over(decisions.log) == (decisions.log.entries(1), None)
+        assert by_row(here) == {2: "keep", 3: "flip"}
 
 
 def test_the_same_run_read_again_in_another_order(decisions, run, ids, tmp_path):
@@ -550,7 +625,7 @@ def test_what_is_gone_is_said(decisions, ids, tmp_path):
     decisions.undo(undone.id)
     with RunView(make_run(tmp_path / "other", ["c", "a", "a", "a", "b"]).path) as view:
         moved = Decisions(view)
-        moved.log.copy_from(decisions.log)
+        moved.take_over(decisions.log)
         found = moved.gone()
         assert by_row(moved) == {0: "flip", 3: "drop"}
     assert found["entry"].tolist() == [bulk.id, lost.id, copy.id]
