@@ -28,8 +28,8 @@ from curate.view import RunView
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "data" / "demo.jsonl"
-COMMANDS = ["audit", "ingest", "score", "weigh", "diagnose", "selftest", "report", "show", "formats", "doctor"]
-COMMANDS += ["app", "heat", "decide", "plans", "export", "train", "crossfit", "compare", "generate"]
+COMMANDS = ["audit", "ingest", "score", "weigh", "diagnose", "selftest", "report", "show", "app", "heat"]
+COMMANDS += ["decide", "plans", "export", "train", "crossfit", "compare", "generate", "formats", "doctor"]
 HEAVY = {"torch", "transformers", "numpy", "pandas", "pyarrow", "duckdb", "scipy", "fsspec"}
 
 
