@@ -1,4 +1,4 @@
-"""What a row of any format may carry besides its texts: where it comes from, who labelled it, ratings of both sides."""
+"""What a row of any format may carry besides its texts: where it comes from, who labelled it, ratings, ties."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ RATING_COLUMNS = (
     ("chosen_avg_rating", "rejected_avg_rating"),
     ("rating_chosen", "rating_rejected"),
 )
+#: By which a line that `curate export` wrote is known: other people's `tie` may be anything.
+_EXPORTED = frozenset({"pair_id", "decision"})
 
 
 def with_extras(pair: Pair, values: Values) -> Pair:
-    """Add source, annotator and ratings from their usual columns, where the format has not set them."""
+    """Add source, annotator and ratings from their usual columns, where the format has not set them.
+
+    A line that `curate export` wrote says in `tie` whether it is one.
+    """
     source = next((text_in(values, name) for name in _SOURCE_COLUMNS if kind_of(values.get(name)) == "text"), None)
     annotator = next(
         (values[name] for name in _ANNOTATOR_COLUMNS if kind_of(values.get(name)) in ("text", "number")), None
@@ -31,11 +36,13 @@ def with_extras(pair: Pair, values: Values) -> Pair:
             (number_from(values.get(chosen)), number_from(values.get(rejected))) for chosen, rejected in RATING_COLUMNS
         )
         ratings = next((both for both in found if None not in both), (None, None))
+    tie = pair.tie or (values.get("tie") is True and values.keys() >= _EXPORTED)
     votes = pair.votes
     if not votes and annotator is not None:
-        votes = (Vote(valid_unicode("the annotator", str(annotator)), 0 if pair.tie else 1),)
+        votes = (Vote(valid_unicode("the annotator", str(annotator)), 0 if tie else 1),)
     return replace(
         pair,
+        tie=tie,
         source=pair.source or source,
         votes=votes,
         rating_chosen=ratings[0],

@@ -73,12 +73,14 @@ class PairColumns:
 
     target_margin_N, reference_N2 (chosen, rejected; nats): None where there are none.
     scored_tokens_N2: on how many tokens the reference's log-probs are, where that is known.
+    softened_N: whose soft label says what a tie is worth; None where there is no such column.
     """
 
     treated: Treated
     target_margin_N: Floats | None = None
     reference_N2: Floats | None = None
     scored_tokens_N2: Floats | None = None
+    softened_N: NDArray[np.bool_] | None = None
 
 
 _ROWS = """SELECT file, line, nullif(trim(json_extract_string(original, $path)), '') AS text,
@@ -118,7 +120,9 @@ def columns_of_file(run: Run, config: TrainConfig) -> PairColumns:
         treated = replace(treated, p_flip_N=np.nan_to_num(p_flip_N))
     target_N = _own_targets(found["target_margin"], _settings_of_file(run), config)
     reference_N2 = _own_reference(run, found["reference_chosen"], found["reference_rejected"])
-    return PairColumns(treated, target_N, reference_N2, None if reference_N2 is None else _counted(tokens))
+    scored_N2 = None if reference_N2 is None else _counted(tokens)
+    softened_N = None if p_flip_N is None else ~np.isnan(p_flip_N)
+    return PairColumns(treated, target_N, reference_N2, scored_N2, softened_N)
 
 
 def _counted(tokens: list[Floats | None]) -> Floats | None:
@@ -365,7 +369,8 @@ def _why_not(
     reason = str(treated.dropped_N[at])
     if reason and treated.is_label:
         return reason
-    if pair["tie"] and (held_out or not treated.is_label):
+    softened = treated.is_label or (columns.softened_N is not None and columns.softened_N[at])
+    if pair["tie"] and (held_out or not softened):
         return TIE
     if isinstance(tokens, str):
         return tokens

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 
 import hypothesis.strategies as st
 import pandas as pd
@@ -72,9 +71,7 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-#: Formats whose lines say which pairs are ties, so that they are read back as such; the others hold none.
-SAYS_TIE = {"llm-comparator"}
-#: Formats whose trainers take weights and soft labels, or that nothing is trained on.
+#: Formats whose lines say which pairs are ties; the others hold none.
 HOLDS_TIES = {"trl", "trl-standard", "llm-comparator"}
 
 
@@ -90,11 +87,6 @@ def pairs_of(run):
     table = run.read_pairs(0, run.count_pairs())
     sides = (messages_of(table[side].to_pylist()) for side in ("prompt", "chosen", "rejected"))
     return [Pair(*pair) for pair in zip(*sides, table["tie"].to_pylist(), strict=True)]
-
-
-def as_read(name, pair):
-    """A pair as the format tells it."""
-    return pair if name in SAYS_TIE else replace(pair, tie=False)
 
 
 def fits(name, pair):
@@ -168,7 +160,7 @@ def test_reading_an_export_gives_the_same_pairs(name, container, made, data, tmp
     became = [outcome(pair, action) for pair, (action, _) in zip(before, actions, strict=True)]
     expected = [pair for pair in became if pair is not None and fits(name, pair)]
     path = folder / "out" / report["files"][0]["file"]
-    assert read_back(path, folder / "again") == [as_read(name, pair) for pair in expected]
+    assert read_back(path, folder / "again") == expected
     assert report["exported"] == len(expected)
     assert report["pairs"] + report["refused"] == len(expected) + sum(report["removed"].values())
     if name != "llm-comparator":
@@ -193,9 +185,8 @@ def real_runs(real_data, tmp_path_factory):
 @pytest.mark.parametrize("data", REAL)
 def test_real_data_come_back(data, name, container, real_runs, tmp_path):
     run = real_runs[data]
-    kept = [pair for pair in pairs_of(run) if fits(name, pair)]
+    expected = [pair for pair in pairs_of(run) if fits(name, pair)]
     report = exported(run, tmp_path / "out", name, container)
-    expected = [as_read(name, pair) for pair in kept]
     assert read_back(tmp_path / "out" / report["files"][0]["file"], tmp_path / "again") == expected
     assert report["exported"] == len(expected) > 0
 

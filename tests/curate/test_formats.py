@@ -946,6 +946,25 @@ def test_source(values, source):
     assert with_extras(PLAIN, values).source == source
 
 
+EXPORTED = {"pair_id": "0" * 32, "decision": "keep"}
+
+
+@pytest.mark.parametrize(
+    ("values", "tie"),
+    [
+        ({**EXPORTED, "tie": True}, True),
+        ({**EXPORTED, "tie": False}, False),
+        (EXPORTED, False),
+        ({**EXPORTED, "tie": "true"}, False),
+        ({**EXPORTED, "tie": 1}, False),
+        ({"tie": True}, False),
+        ({"tie": True, "pair_id": "7"}, False),
+    ],
+)
+def test_a_tie_is_read_from_exports_alone(values, tie):
+    assert with_extras(PLAIN, values).tie is tie
+
+
 @pytest.mark.parametrize(
     ("values", "annotator"),
     [({"annotator": "ann"}, "ann"), ({"annotator_id": 12}, "12"), ({"worker": "w"}, "w"), ({"annotator": 0}, "0")],

@@ -121,6 +121,13 @@ def test_our_trainer_takes_the_file_as_it_is(tiny_policy, tiny_reference, file, 
     assert report["counts"]["trained"] == len(LEFT)
 
 
+def test_a_tie_is_known_as_one_and_has_a_soft_label(file, tmp_path):
+    run, found = read(file, tmp_path / "run")
+    with RunView(run.path) as view:
+        assert view.table("pairs", ["tie"])["tie"].tolist() == [row == 6 for row in LEFT]
+    assert found.softened_N.all()
+
+
 # --- TRL ---
 
 needs_trl = pytest.mark.skipif(
