@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from curate.console import print_json
+from curate.console import print_json, print_text
 from curate.errors import ConfigError
 from curate.progress import printable
 
@@ -320,14 +320,12 @@ def _quoted(path: Path) -> str:
 
 
 def _print_preview(found: Preview, title: str, *, as_json: bool, **more: Any) -> None:
-    from rich.console import Console
-
     from curate.preview_text import preview_records, render_preview
 
     if as_json:
         print_json({**preview_records(found), **more})
     else:
-        Console(highlight=False).print(render_preview(found, title))
+        print_text(render_preview(found, title))
 
 
 def _described(name: str) -> dict[str, Any]:
