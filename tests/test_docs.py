@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,8 +43,9 @@ def demo_run(tmp_path_factory, tiny_policy):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page, demo_run, monkeypatch):
-    monkeypatch.chdir(demo_run)
+def test_python_blocks_run(page, demo_run, tmp_path, monkeypatch):
+    """Each page in a copy of the run: some of them decide about its pairs."""
+    monkeypatch.chdir(shutil.copytree(demo_run, tmp_path / "docs"))
     found = blocks(page)
     names = {}
     for (language, code), (following, expected) in zip(found, [*found, ("end", "")][1:], strict=True):
