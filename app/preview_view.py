@@ -36,7 +36,8 @@ def show(found: Preview) -> None:
         for title, bins in (("Weights", found.weights), ("Soft labels", found.labels)):
             if len(bins) > 1:
                 st.subheader(title, anchor=False)
-                st.bar_chart(bins, x="low", y="pairs", x_label=f"{title.lower()}, from", y_label="pairs", height=180)
+                named = bins.assign(low=bins["low"].map("{:.2g}".format))
+                st.bar_chart(named, x="low", y="pairs", x_label=f"{title.lower()}, from", y_label="pairs", height=180)
     if len(found.examples):
         with st.expander("First examples of each reason"):
             st.dataframe(_examples(found), hide_index=True, key="preview_examples")
