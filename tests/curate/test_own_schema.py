@@ -390,3 +390,12 @@ def test_rows_that_give_several_pairs_are_refused(lines, tmp_path):
     facts["inputs"][0] |= {"rows": 3, "format": "nectar"}
     lines.record("ingest", facts["fingerprint"], facts)
     assert "in nectar a row is not a pair" in refusal(lines, tmp_path / "out")
+
+
+def test_pairs_of_joined_rows_are_refused_even_where_they_are_as_many(tmp_path):
+    """Three rated answers to one prompt give three pairs, none of which is a row."""
+    answers = [{**FORMATS["helpsteer2"].example, "response": f"{at}", "helpfulness": at} for at in range(3)]
+    path = write_lines(tmp_path / "data.jsonl", [json.dumps(answer).encode() + b"\n" for answer in answers])
+    run = make_run(path, tmp_path / "run", pairing="all")
+    assert run.require("ingest")["pairs"] == len(answers)
+    assert "in helpsteer2 a row is not a pair" in refusal(run, tmp_path / "out")
